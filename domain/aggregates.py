@@ -1,0 +1,24 @@
+"""The one list of all aggregates: codecs, subjects, the event catalogue and its types derive from it."""
+
+from typing import Any
+
+from domain.api_key import API_KEY
+from domain.decider import Decider
+from domain.deployment import DEPLOYMENT
+from domain.instance import INSTANCE
+from domain.model import MODEL
+from domain.organization import ORGANIZATION
+from domain.reservation import RESERVATION
+from domain.session import SESSION
+from domain.user import USER
+
+AGGREGATES: tuple[Decider[Any, Any, Any], ...] = (
+    ORGANIZATION,
+    USER,
+    SESSION,
+    API_KEY,
+    MODEL,
+    DEPLOYMENT,
+    INSTANCE,
+    RESERVATION,
+)

@@ -1,0 +1,144 @@
+"""An API key: who may call the gateway. Only a hash of the secret is ever stored; the secret is shown once.
+
+sk-inv-<56 hex of chance><8 hex checksum>      the checksum tells a mistyped key from an unknown one, without a look-up
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from domain.decider import Decider, Rejected
+from domain.ids import UserId
+from domain.values import MAX_NAME_LENGTH
+
+KEY_PREFIX = "sk-inv-"
+SECRET_BYTES = 28
+"""Chance in a key; 56 hex digits, followed by 8 of checksum, make SPEC 6.8's 64."""
+SHOWN_PREFIX_LENGTH = 12
+
+
+class IssueApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    owner: UserId
+    key_sha256: str
+    key_prefix: str
+
+
+class RenameApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+
+
+class RevokeApiKey(msgspec.Struct, frozen=True):
+    pass
+
+
+ApiKeyCommand = IssueApiKey | RenameApiKey | RevokeApiKey
+
+
+class ApiKeyIssued(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    owner: UserId
+    key_sha256: str
+    key_prefix: str
+
+
+class ApiKeyRenamed(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+
+
+class ApiKeyRevoked(msgspec.Struct, frozen=True):
+    pass
+
+
+ApiKeyEvent = ApiKeyIssued | ApiKeyRenamed | ApiKeyRevoked
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    issued: bool = False
+    revoked: bool = False
+    name: str = ""
+    owner: UserId | None = None
+
+
+def key_from(chance: bytes) -> str:
+    """The clear key made of 28 random bytes."""
+    body = chance.hex()
+    return f"{KEY_PREFIX}{body}{_checksum(body)}"
+
+
+def is_well_formed(key: str) -> bool:
+    """True when prefix, length and checksum fit; says nothing about whether such a key was issued."""
+    body = key.removeprefix(KEY_PREFIX)
+    return key.startswith(KEY_PREFIX) and len(body) == 2 * SECRET_BYTES + 8 and _checksum(body[:-8]) == body[-8:]
+
+
+def _checksum(body: str) -> str:
+    return sha256(f"inventiv-key:{body}".encode()).hexdigest()[:8]
+
+
+def key_hash(key: str) -> str:
+    """What is stored and looked up. A plain hash is enough for 224 bits of chance."""
+    return sha256(key.encode()).hexdigest()
+
+
+def evolve(state: ApiKey, event: ApiKeyEvent, _at: datetime) -> ApiKey:
+    match event:
+        case ApiKeyIssued():
+            return ApiKey(issued=True, name=event.name, owner=event.owner)
+        case ApiKeyRenamed():
+            return replace(state, name=event.name)
+        case ApiKeyRevoked():
+            return replace(state, revoked=True)
+        case _:
+            assert_never(event)
+
+
+def decide(state: ApiKey, command: ApiKeyCommand, _at: datetime) -> Sequence[ApiKeyEvent]:
+    if not state.issued and not isinstance(command, IssueApiKey):
+        raise Rejected("api_key_not_found", "There is no API key with this id.")
+    match command:
+        case IssueApiKey():
+            return _issue(state, command)
+        case RenameApiKey():
+            name = _valid_name(command.name)
+            return [] if name == state.name else [ApiKeyRenamed(name=name)]
+        case RevokeApiKey():
+            return [] if state.revoked else [ApiKeyRevoked()]
+        case _:
+            assert_never(command)
+
+
+def _issue(state: ApiKey, command: IssueApiKey) -> Sequence[ApiKeyEvent]:
+    if state.issued:
+        return []
+    return [
+        ApiKeyIssued(
+            name=_valid_name(command.name),
+            owner=command.owner,
+            key_sha256=command.key_sha256,
+            key_prefix=command.key_prefix,
+        )
+    ]
+
+
+def _valid_name(name: str) -> str:
+    name = name.strip()
+    if not name:
+        raise Rejected("name_required", "An API key needs a name.")
+    if len(name) > MAX_NAME_LENGTH:
+        raise Rejected("name_too_long", f"A name has at most {MAX_NAME_LENGTH} characters.")
+    return name
+
+
+API_KEY: Decider[ApiKeyCommand, ApiKeyEvent, ApiKey] = Decider(
+    aggregate="api_key",
+    events=(ApiKeyIssued, ApiKeyRenamed, ApiKeyRevoked),
+    initial=ApiKey(),
+    state_type=ApiKey,
+    evolve=evolve,
+    decide=decide,
+)

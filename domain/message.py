@@ -1,0 +1,81 @@
+"""The envelope around each event: which aggregate, which version, who acted, what caused it.
+
+    command --decide--> event --Envelope--> stream `evt.<organization>.<aggregate>.<id>`
+
+The envelope's bytes are the truth: `previous` is the SHA-256 of the predecessor's exact stored bytes, so any reader
+sees a hole or an altered event. No envelope holds a secret, or personal data in the clear.
+"""
+
+from datetime import datetime
+from hashlib import sha256
+
+import msgspec
+
+from domain.ids import EventId, OrganizationId
+
+EVENT_SUBJECTS = "evt.>"
+RESERVATION_SUBJECTS = "uniq.>"
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored event.
+
+    Attributes:
+        event_id: UUIDv7; also the message id that the stream dedupes on.
+        aggregate: the aggregate's word, e.g. "instance".
+        id: the aggregate's id.
+        version: 1 for the first event of the aggregate, then without gap.
+        type: the event's name, e.g. "InstanceRequested".
+        schema: version of that event's fields; upcasters lift older ones.
+        organization: owner, or "_" for the platform.
+        actor: "user:<id>", "key:<id>", "worker:<id>" or "system:<service>".
+        cause: id of the event that this one reacts to; null when a person or the clock began it.
+        correlation: the intent that all its effects share.
+        at: UTC.
+        previous: SHA-256 (hex) of the aggregate's previous stored envelope; "" for version 1.
+        data: the event's own fields, as JSON.
+    """
+
+    event_id: EventId
+    aggregate: str
+    id: str
+    version: int
+    type: str
+    schema: int
+    organization: OrganizationId
+    actor: str
+    cause: EventId | None
+    correlation: str
+    at: datetime
+    previous: str
+    data: msgspec.Raw
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """Who acts and why; travels with a command into the envelopes of its events."""
+
+    actor: str
+    correlation: str
+    cause: EventId | None = None
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """An envelope as read back: its stream position (>= 1), subject, and exact bytes beside the decoded form."""
+
+    position: int
+    subject: str
+    payload: bytes
+    envelope: Envelope
+
+
+def subject_of(organization: str, aggregate: str, aggregate_id: str) -> str:
+    return f"evt.{organization}.{aggregate}.{aggregate_id}"
+
+
+def reservation_subject(kind: str, digest: str) -> str:
+    """Where the right to a unique name is held; `digest` is a hash, never the name itself."""
+    return f"uniq.{kind}.{digest}"
+
+
+def payload_hash(payload: bytes) -> str:
+    return sha256(payload).hexdigest()

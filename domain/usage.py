@@ -1,0 +1,51 @@
+"""One inference request's account, written once per request id to the stream USAGE by the gateway.
+
+It is a measurement, not a decision, so it has no aggregate and no envelope; what it says never changes afterwards.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from domain.ids import ApiKeyId, DeploymentId, InstanceId, OrganizationId
+
+USAGE_SUBJECTS = "use.>"
+
+Outcome = Literal["completed", "client_left", "upstream_failed", "refused_by_engine"]
+
+
+class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens and times of one request.
+
+    Attributes:
+        request_id: UUIDv7; the stream's message id and the read model's key, so that a replay counts once.
+        at: UTC, when the gateway had read the request.
+        counted_by: "engine" when the engine reported the tokens; "gateway" when it could not any more and the gateway's
+            own count of streamed chunks stands as the lower bound.
+        ttft_ms: from request to first byte of content; None when none came.
+    """
+
+    schema: int = 1
+    request_id: str
+    organization_id: OrganizationId
+    api_key_id: ApiKeyId
+    deployment_id: DeploymentId
+    instance_id: InstanceId
+    model_code: str
+    endpoint: str
+    at: datetime
+    streamed: bool
+    outcome: Outcome
+    status_code: int
+    finish_reason: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    counted_by: Literal["engine", "gateway"]
+    ttft_ms: float | None
+    duration_ms: float
+
+
+def usage_subject(organization: str, deployment: str) -> str:
+    return f"use.{organization}.{deployment}"

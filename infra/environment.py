@@ -1,0 +1,96 @@
+"""The only reader of environment variables. Every setting has a default, a unit and a meaning here.
+
+Secrets come as files, never as variables: each lives in `<data folder>/secrets`, mode 0600, and is made by chance when
+absent (embedded mode only).
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from platformdirs import user_data_path
+
+DEFAULT_API_PORT = 8003
+DEFAULT_GATEWAY_PORT = 8002
+DEFAULT_NATS_PORT = 42220
+DEFAULT_POSTGRES_PORT = 54320
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one process.
+
+    Attributes:
+        data_dir: INVENTIV_DATA_DIR; streams, tables, secrets, logs and local servers of the embedded mode.
+        nats_url: INVENTIV_NATS_URL.
+        nats_monitor_url: INVENTIV_NATS_MONITOR_URL; the server's monitoring address, to check its sync_interval.
+        postgres_url: INVENTIV_POSTGRES_URL.
+        host: INVENTIV_HOST; address that the API and the gateway listen on.
+        api_port, gateway_port: INVENTIV_API_PORT, INVENTIV_GATEWAY_PORT.
+        api_url: INVENTIV_API_URL; where agents and the CLI reach the API.
+        gateway_url: INVENTIV_GATEWAY_URL.
+        api_key: INVENTIV_API_KEY; the key that `inventiv chat` uses, when given.
+        secrets_dir: INVENTIV_SECRETS_DIR; default `<data_dir>/secrets`.
+        admin_password_file: INVENTIV_ADMIN_PASSWORD_FILE; the first admin's password is read from it.
+        admin_email: INVENTIV_ADMIN_EMAIL.
+        admin_username: INVENTIV_ADMIN_USERNAME.
+        organization_name: INVENTIV_ORGANIZATION_NAME; the organisation that a fresh platform starts with.
+        session_ttl_s: INVENTIV_SESSION_TTL_S, seconds a login lasts.
+        cookie_secure: INVENTIV_COOKIE_SECURE=1 marks the cookie for https only.
+        heartbeat_interval_s: INVENTIV_HEARTBEAT_INTERVAL_S, seconds between an agent's heartbeats.
+        startup_timeout_s: INVENTIV_STARTUP_TIMEOUT_S, seconds a worker may take to become ready.
+        worker_stale_s: INVENTIV_WORKER_STALE_S, seconds without heartbeat after which the gateway passes a worker over.
+        drain_deadline_s: INVENTIV_DRAIN_DEADLINE_S, seconds that running answers get when their instance stops.
+        engine_dir: INVENTIV_ENGINE_DIR; where `just engine` prepared the real engine.
+        log_format: INVENTIV_LOG_FORMAT, "text" or "json".
+    """
+
+    data_dir: Path
+    nats_url: str = f"nats://127.0.0.1:{DEFAULT_NATS_PORT}"
+    nats_monitor_url: str = ""
+    postgres_url: str = ""
+    host: str = "127.0.0.1"
+    api_port: int = DEFAULT_API_PORT
+    gateway_port: int = DEFAULT_GATEWAY_PORT
+    api_url: str = f"http://127.0.0.1:{DEFAULT_API_PORT}"
+    gateway_url: str = f"http://127.0.0.1:{DEFAULT_GATEWAY_PORT}"
+    api_key: str = ""
+    secrets_dir: Path
+    admin_password_file: Path | None = None
+    admin_email: str = "admin@inventiv.local"
+    admin_username: str = "admin"
+    organization_name: str = "Inventiv IT"
+    session_ttl_s: int = 43_200
+    cookie_secure: bool = False
+    heartbeat_interval_s: float = 5.0
+    startup_timeout_s: int = 3600
+    worker_stale_s: int = 120
+    drain_deadline_s: int = 300
+    engine_dir: Path = Path(".engine")
+    log_format: str = "text"
+
+
+def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
+    """Reads every INVENTIV_* variable.
+
+    Raises:
+        ValueError: a value does not fit its type; the message names the variable.
+    """
+    data_dir = Path(variables.get("INVENTIV_DATA_DIR") or user_data_path("inventiv")).expanduser().resolve()
+    given: dict[str, object] = {
+        name: value
+        for name in Environment.__struct_fields__
+        if (value := variables.get(f"INVENTIV_{name.upper()}")) not in {None, ""}
+    }
+    given["data_dir"] = data_dir
+    given.setdefault("secrets_dir", data_dir / "secrets")
+    try:
+        return msgspec.convert(given, Environment, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"An INVENTIV_* variable does not fit: {error}") from error
+
+
+def _path(wanted: type, value: object) -> object:
+    if wanted is Path:
+        return Path(str(value))
+    raise NotImplementedError(wanted)

@@ -1,0 +1,69 @@
+"""What a projection is: a fold of one stream into tables of its own, with its checkpoint in the same transaction.
+
+    stream --batch--> apply(entries, connection) + checkpoint  --commit-->  queries (in the same file) --> views
+
+Each projection lives in its own Postgres schema, `<name>_v<version>`; its SQL names tables without a schema and finds
+them on the search path. A changed shape is a new version, built from position 0. The rows are private to the file:
+other rooms call its queries.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+from psycopg import AsyncConnection
+
+from domain.message import Envelope
+
+Connection = AsyncConnection[Any]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One message of EVENTS, decoded: `event` is the domain's struct, `payload` the exact stored bytes."""
+
+    position: int
+    subject: str
+    payload: bytes
+    envelope: Envelope
+    event: Any
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One read model.
+
+    Attributes:
+        name: plural noun its reader looks for.
+        version: raised with every change of tables or apply.
+        tables: its DDL, unqualified names.
+        apply: (entries in order, connection inside the open transaction); Entry for EVENTS, UsageEntry for USAGE.
+        stream: which stream it folds.
+    """
+
+    name: str
+    version: int
+    tables: str
+    apply: Callable[[Sequence[Any], Connection], Awaitable[None]]
+    stream: str = "EVENTS"
+
+    @property
+    def schema(self) -> str:
+        return f"{self.name}_v{self.version}"
+
+
+class NotYetVisibleError(TimeoutError):
+    """A read model did not reach the asked position within the bounded wait."""
+
+
+class Read(Protocol):
+    """The read side's door: a connection whose search path holds all living read models."""
+
+    def __call__(self, *projections: str, position: int = 0) -> AbstractAsyncContextManager[Connection]:
+        """Waits, bounded, until each named projection has reached `position` (of EVENTS), then lends a connection.
+
+        Raises:
+            NotYetVisibleError: the wait ran out.
+        """
+        ...

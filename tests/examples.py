@@ -1,0 +1,187 @@
+"""One good example of every event and every command, for specifications, codecs and random histories."""
+
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from domain import (
+    api_key,
+    deployment,
+    instance_commands,
+    instance_events,
+    model,
+    organization,
+    reservation,
+    session,
+    user,
+)
+from domain.catalogue import PROVIDERS
+from domain.ids import DeploymentId, InstanceId, OrganizationId, UserId, WorkerId
+from domain.values import Digest, Sealed
+from tests.given import NOON
+
+T = TypeVar("T")
+
+ACME = OrganizationId("0192aaaa-0000-7000-8000-00000000acme")
+ALICE = UserId("0192aaaa-0000-7000-8000-0000000a11ce")
+BOB = UserId("0192aaaa-0000-7000-8000-00000000b0b0")
+DEPLOYED = DeploymentId("0192aaaa-0000-7000-8000-0000000de910")
+INSTANCE_1 = InstanceId("0192aaaa-0000-7000-8000-000000000001")
+WORKER = WorkerId("0192aaaa-0000-7000-8000-0000000000aa")
+
+_WANTED: dict[str, Any] = {
+    "model_code": "mock-echo-model",
+    "engine": "simulated",
+    "provider": "local",
+    "zone": "local",
+    "instance_type": "mock-local-instance",
+    "startup_timeout_s": 300,
+}
+_HARDWARE: dict[str, Any] = {"gpu_count": 1, "vram_per_gpu_gb": 2, "price_eur_micros_per_hour": 0}
+_INSTANCE: dict[str, Any] = {"deployment_id": DEPLOYED, "ordinal": 1, **_WANTED, **_HARDWARE}
+_WORKER: dict[str, Any] = {
+    "worker_id": WORKER,
+    "token_sha256": "a" * 64,
+    "token_prefix": "wk_0192aaaa-",
+    "engine_url": "http://127.8.0.1:8000",
+    "agent_url": "http://127.8.0.1:8080",
+    "agent_version": "1.0.0",
+    "agent_sha256": "b" * 64,
+}
+_VOLUME: dict[str, Any] = {
+    "provider_volume_id": "vol-1",
+    "volume_type": "sbs_volume",
+    "size_gb": 20,
+    "is_boot": True,
+    "delete_on_terminate": True,
+}
+_PERSON: dict[str, Any] = {
+    "username": Sealed("sealed:username"),
+    "username_digest": Digest("d1"),
+    "email": Sealed("sealed:email"),
+    "email_digest": Digest("d2"),
+    "first_name": Sealed("sealed:first"),
+    "last_name": Sealed("sealed:last"),
+    "role": "user",
+}
+_MODEL: dict[str, Any] = {
+    "code": "mock-echo-model",
+    "name": "mock echo model",
+    "required_vram_gb": 0,
+    "context_length": 2048,
+    "data_volume_gb": 0,
+}
+_SESSION: dict[str, Any] = {
+    "user_id": ALICE,
+    "organization_id": ACME,
+    "token_sha256": "c" * 64,
+    "expires_at": NOON + timedelta(hours=12),
+}
+_KEY: dict[str, Any] = {"name": "ci", "owner": ALICE, "key_sha256": "e" * 64, "key_prefix": "sk-inv-12345"}
+
+EVENT_EXAMPLES: tuple[object, ...] = (
+    organization.OrganizationCreated(name="Acme", slug="acme"),
+    organization.MemberAdded(user_id=ALICE, role="owner"),
+    organization.MemberRemoved(user_id=ALICE),
+    api_key.ApiKeyIssued(**_KEY),
+    api_key.ApiKeyRenamed(name="ci two"),
+    api_key.ApiKeyRevoked(),
+    user.UserCreated(**_PERSON),
+    user.PasswordSet(),
+    session.SessionOpened(**_SESSION),
+    session.WorkspaceSwitched(organization_id=None),
+    session.SessionRevoked(),
+    model.ModelListed(**_MODEL),
+    model.ModelDelisted(),
+    deployment.DeploymentRequested(instances=2, **_WANTED, **_HARDWARE),
+    deployment.DeploymentRefused(code="INVALID_MODEL", message="Model x is not in the catalogue."),
+    deployment.DeploymentStopped(),
+    reservation.NameReserved(holder=f"organization/{ACME}"),
+    reservation.NameReleased(),
+    instance_events.InstanceRequested(**_INSTANCE),
+    instance_events.ServerCreateIntended(attempt=1, server_name="inventiv-worker-1-1"),
+    instance_events.ServerCreated(attempt=1, provider_instance_id="srv-1"),
+    instance_events.ServerCreateFailed(attempt=1, code="PROVIDER_CREATE_FAILED", message="The provider said no."),
+    instance_events.VolumeDiscovered(**_VOLUME),
+    instance_events.VolumeResized(provider_volume_id="vol-1", size_gb=200),
+    instance_events.VolumeDeleted(provider_volume_id="vol-1"),
+    instance_events.ServerStarted(),
+    instance_events.ServerStartFailed(code="PROVIDER_OUT_OF_STOCK", message="No L4 left."),
+    instance_events.AddressAssigned(ip_address="127.8.0.1"),
+    instance_events.PortsOpened(ports=(22, 8080, 8000)),
+    instance_events.InstanceBooted(),
+    instance_events.SshReached(),
+    instance_events.BootstrapPhaseDone(phase="docker_install"),
+    instance_events.WorkerRegistered(**_WORKER),
+    instance_events.WorkerTokenConfirmed(),
+    instance_events.EngineAnswered(),
+    instance_events.ModelLoaded(),
+    instance_events.EngineWarmedUp(),
+    instance_events.InstanceReady(),
+    instance_events.InstanceStartupFailed(code="STARTUP_TIMEOUT", message="Not ready after 300 s."),
+    instance_events.StartupResumed(),
+    instance_events.WorkerLost(reason="No heartbeat for 30 s."),
+    instance_events.DrainStarted(reason="user", deadline_s=300),
+    instance_events.WorkerDrained(),
+    instance_events.TerminationRequested(reason="user"),
+    instance_events.ServerSeenGone(),
+    instance_events.InstanceTerminated(reason="user"),
+    instance_events.InstanceArchived(),
+    instance_events.ReinstallRequested(),
+)
+
+_LOCAL = PROVIDERS[0]
+
+COMMAND_EXAMPLES: tuple[object, ...] = (
+    organization.CreateOrganization(name="Acme", owner=ALICE, fallback_slug="org-0192aaaa"),
+    organization.AddMember(user_id=BOB, role="user"),
+    organization.RemoveMember(user_id=BOB),
+    api_key.IssueApiKey(**_KEY),
+    api_key.RenameApiKey(name="ci two"),
+    api_key.RevokeApiKey(),
+    user.CreateUser(**_PERSON),
+    user.RecordPasswordSet(),
+    session.OpenSession(**_SESSION),
+    session.SwitchWorkspace(organization_id=None),
+    session.RevokeSession(),
+    model.ListModel(**_MODEL),
+    model.DelistModel(),
+    deployment.RequestDeployment(
+        instances=2,
+        provider_known=True,
+        zone_known=True,
+        model=model.ModelListed(**_MODEL),
+        offer=_LOCAL.instance_types[0],
+        offered_in_zone=True,
+        **_WANTED,
+    ),
+    deployment.StopDeployment(),
+    instance_commands.RequestInstance(**_INSTANCE),
+    instance_commands.IntendServerCreate(server_name="inventiv-worker-1-1"),
+    instance_commands.RecordServerCreated(provider_instance_id="srv-1"),
+    instance_commands.RecordServerCreateFailed(code="PROVIDER_CREATE_FAILED", message="The provider said no."),
+    instance_commands.RecordVolume(**_VOLUME),
+    instance_commands.RecordVolumeResized(provider_volume_id="vol-1", size_gb=200),
+    instance_commands.RecordVolumeDeleted(provider_volume_id="vol-1"),
+    instance_commands.RecordServerStarted(),
+    instance_commands.RecordServerStartFailed(code="PROVIDER_OUT_OF_STOCK", message="No L4 left."),
+    instance_commands.RecordAddress(ip_address="127.8.0.1"),
+    instance_commands.RecordPortsOpened(ports=(22, 8080, 8000)),
+    instance_commands.RecordSshReached(),
+    instance_commands.RecordBootstrapPhase(phase="docker_install"),
+    instance_commands.RegisterWorker(**_WORKER),
+    instance_commands.ObserveWorker(
+        status="ready", engine_up=True, model_loaded=True, warmed_up=True, queue_depth=0, agent_sha256="b" * 64
+    ),
+    instance_commands.RecordWorkerLost(reason="No heartbeat for 30 s."),
+    instance_commands.FailStartup(code="STARTUP_TIMEOUT", message="Not ready after 300 s."),
+    instance_commands.StopInstance(reason="user"),
+    instance_commands.RequestTermination(reason="user"),
+    instance_commands.RecordServerGone(),
+    instance_commands.ArchiveInstance(),
+    instance_commands.RequestReinstall(),
+)
+
+
+def example(wanted: type[T]) -> T:
+    """The example of one event or command type."""
+    return next(e for e in (*EVENT_EXAMPLES, *COMMAND_EXAMPLES) if isinstance(e, wanted))
