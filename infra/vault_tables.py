@@ -1,0 +1,106 @@
+"""The vault's tables in Postgres: schema `vault`, plain SQL, created once at start; no rebuild ever touches them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from psycopg import AsyncConnection, Error
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from infra.master_key import MasterKey
+
+SCHEMA_LOCK = 0x1A6E_0001
+"""Advisory lock under which the schema is created, so that two processes starting together do it once."""
+POOL_CONNECTIONS = 4
+CONNECTION_WAIT_S = 5.0
+
+SCHEMA = """
+CREATE SCHEMA IF NOT EXISTS vault;
+CREATE TABLE IF NOT EXISTS vault.master_key (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    fingerprint bytea NOT NULL
+);
+CREATE TABLE IF NOT EXISTS vault.person_keys (
+    person_id text PRIMARY KEY,
+    wrapped bytea,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    forgotten_at timestamptz,
+    CHECK ((wrapped IS NULL) = (forgotten_at IS NOT NULL))
+);
+CREATE TABLE IF NOT EXISTS vault.passwords (
+    user_id text PRIMARY KEY,
+    hash text NOT NULL,
+    set_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE IF NOT EXISTS vault.idempotency (
+    principal text NOT NULL,
+    key text NOT NULL,
+    request_digest bytea NOT NULL,
+    seed bytea NOT NULL,
+    created_at timestamptz NOT NULL,
+    leased_until timestamptz NOT NULL,
+    reply bytea,
+    PRIMARY KEY (principal, key)
+);
+CREATE INDEX IF NOT EXISTS idempotency_by_age ON vault.idempotency (created_at);
+"""
+
+Connection = AsyncConnection[Any]
+Pool = AsyncConnectionPool[Connection]
+
+
+class VaultUnavailableError(OSError):
+    """Postgres did not answer; the message names the operation."""
+
+
+class VaultKeyError(Exception):
+    """The master key is not the one that this vault was made with."""
+
+
+def vault_pool(postgres_url: str) -> Pool:
+    """A pool to be opened with `async with`; it survives a restart of Postgres."""
+    return AsyncConnectionPool(
+        postgres_url,
+        min_size=1,
+        max_size=POOL_CONNECTIONS,
+        timeout=CONNECTION_WAIT_S,
+        open=False,
+        check=AsyncConnectionPool.check_connection,
+        kwargs={"application_name": "inventiv-vault"},
+    )
+
+
+@asynccontextmanager
+async def vault_connection(pool: Pool, operation: str) -> AsyncIterator[Connection]:
+    """One transaction; commits at the end.
+
+    Raises:
+        VaultUnavailableError: Postgres is away or refused.
+    """
+    try:
+        async with pool.connection() as connection:
+            yield connection
+    except (Error, PoolTimeout) as error:
+        raise VaultUnavailableError(f"vault: {operation} failed: {error}") from error
+
+
+async def create_vault(pool: Pool, master_key: MasterKey) -> None:
+    """Creates what is missing, and binds the vault to its master key.
+
+    Raises:
+        VaultKeyError: the vault was made with another master key.
+        VaultUnavailableError: Postgres is away.
+    """
+    fingerprint = master_key.mac("fingerprint")
+    async with vault_connection(pool, "create its tables") as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", [SCHEMA_LOCK])
+        await connection.execute(SCHEMA)
+        await connection.execute(
+            "INSERT INTO vault.master_key (fingerprint) VALUES (%s) ON CONFLICT DO NOTHING", [fingerprint]
+        )
+        row = await (await connection.execute("SELECT fingerprint FROM vault.master_key")).fetchone()
+    if row is None or bytes(row[0]) != fingerprint:
+        raise VaultKeyError(
+            "the vault in this database was made with another master key: restore <secrets>/master_key from its "
+            "backup; personal data and passwords cannot be read without it"
+        )

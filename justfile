@@ -1,0 +1,59 @@
+# What one can do here. `just` alone lists it; every recipe runs through uv, so nothing else need be installed.
+
+run := "uv run --no-progress"
+
+# list the recipes
+default:
+    @just --list --unsorted
+
+# run the platform here: embedded NATS and Postgres, all roles, a simulated engine
+up *args:
+    {{run}} inventiv up {{args}}
+
+# all tests, offline
+test *args:
+    {{run}} pytest {{args}}
+
+# what CI checks besides the tests: formatting, lint, types, import contracts, generated files
+check: lint types contracts generated
+
+lint:
+    {{run}} ruff format --check
+    {{run}} ruff check
+
+types:
+    {{run}} mypy
+
+contracts:
+    {{run}} lint-imports
+
+# generated files must be what their generators write
+generated:
+    {{run}} python -m web.openapi --check
+    {{run}} python -m infra.event_catalogue --check
+
+# write the generated files anew: OpenAPI, event catalogue
+generate:
+    {{run}} python -m web.openapi
+    {{run}} python -m infra.event_catalogue
+
+# format and repair what can be repaired
+fix:
+    {{run}} ruff format
+    {{run}} ruff check --fix
+
+# prepare the real engine for machines without a GPU: vLLM and a tiny random model, in .engine (3.5 GB)
+engine:
+    {{run}} python -m infra.engine.prepare
+
+# the journey with the real engine alone
+journey-engine:
+    {{run}} pytest tests/journeys/test_real_engine.py -q
+
+# ratios against baselines measured in the same run; the last line is one JSON object
+bench:
+    {{run}} python -m tests.bench
+
+# pin every dependency, transitive ones too, to what resolves today (names and versions, no addresses)
+pins:
+    {{run}} python -m infra.pins
