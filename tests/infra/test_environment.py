@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+
+from infra.environment import DEFAULT_API_PORT, read_environment
+
+
+def test_everything_has_a_default() -> None:
+    environment = read_environment({})
+    assert environment.api_port == DEFAULT_API_PORT
+    assert environment.secrets_dir == environment.data_dir / "secrets"
+
+
+def test_each_variable_is_read_with_its_type(tmp_path: Path) -> None:
+    environment = read_environment(
+        {
+            "INVENTIV_DATA_DIR": str(tmp_path),
+            "INVENTIV_API_PORT": "9000",
+            "INVENTIV_COOKIE_SECURE": "1",
+            "INVENTIV_HEARTBEAT_INTERVAL_S": "0.5",
+            "INVENTIV_ADMIN_PASSWORD_FILE": "/run/secrets/admin",
+        }
+    )
+    assert environment.data_dir == tmp_path
+    assert environment.api_port == 9000
+    assert environment.cookie_secure
+    assert environment.heartbeat_interval_s == 0.5
+    assert environment.admin_password_file == Path("/run/secrets/admin")
+
+
+def test_a_value_that_does_not_fit_is_named() -> None:
+    with pytest.raises(ValueError, match="api_port"):
+        read_environment({"INVENTIV_API_PORT": "many"})
+
+
+def test_an_empty_variable_counts_as_absent() -> None:
+    assert read_environment({"INVENTIV_API_PORT": ""}).api_port == DEFAULT_API_PORT
