@@ -1,0 +1,144 @@
+"""The wire between a worker agent and the control plane: two POST requests with JSON bodies.
+
+    agent ── RegisterRequest, Bearer <bootstrap token> ──> REGISTER_PATH  ──> RegisterReply   once, until it succeeds
+    agent ── Heartbeat,       Bearer <worker token> ─────> HEARTBEAT_PATH ──> HeartbeatReply  on each change, else 5 s
+
+Refusals carry `{"error": code, "message": text}`. The surprising rule: fields are only ever added, with a default, and
+unknown ones are ignored, because last month's agent still reports to today's control plane.
+"""
+
+from typing import Literal
+
+import msgspec
+
+REGISTER_PATH = "/internal/worker/register"
+HEARTBEAT_PATH = "/internal/worker/heartbeat"
+
+INSTANCE_GONE = "instance_gone"
+"""Refusal code, with 404 or 410: the instance is over, the agent drains and ends."""
+
+WorkerStatus = Literal["starting", "ready", "draining"]
+Desired = Literal["run", "drain", "stop"]
+
+
+class AgentInfo(msgspec.Struct, frozen=True):
+    """Which program reports; checksum is the SHA-256 (hex) of its archive."""
+
+    version: str
+    build_date: str
+    checksum: str
+
+
+class GpuSample(msgspec.Struct, frozen=True):
+    """One GPU; null where the driver does not say. Utilisation in percent."""
+
+    index: int
+    gpu_utilization: float | None = None
+    gpu_mem_used_mb: float | None = None
+    gpu_mem_total_mb: float | None = None
+    gpu_temp_c: float | None = None
+    gpu_power_w: float | None = None
+    gpu_power_limit_w: float | None = None
+
+
+class SystemSample(msgspec.Struct, frozen=True):
+    """The host. Rates are bits per second since the previous sample; totals count since the host started."""
+
+    load1: float = 0.0
+    load5: float = 0.0
+    load15: float = 0.0
+    cpu_usage_pct: float = 0.0
+    mem_total_bytes: int = 0
+    mem_used_bytes: int = 0
+    disk_total_bytes: int = 0
+    disk_used_bytes: int = 0
+    net_rx_bps: float = 0.0
+    net_tx_bps: float = 0.0
+    net_rx_total_bytes: int = 0
+    net_tx_total_bytes: int = 0
+
+
+class EngineLoad(msgspec.Struct, frozen=True):
+    """Requests in the engine; queue_depth is running + waiting."""
+
+    requests_waiting: int = 0
+    requests_running: int = 0
+    queue_depth: int = 0
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """The sample behind a report; memory and power are sums over the GPUs, temperature is the hottest one's."""
+
+    gpu_mem_total_mb: float | None = None
+    gpu_temp_c: float | None = None
+    gpu_power_w: float | None = None
+    gpu_power_limit_w: float | None = None
+    gpus: tuple[GpuSample, ...] = ()
+    system: SystemSample = SystemSample()
+    vllm: EngineLoad = EngineLoad()
+
+
+class RegisterRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The first report. The gateway reaches the engine at `base_url`, probes reach the agent at `agent_url`."""
+
+    instance_id: str
+    worker_id: str
+    model_id: str
+    vllm_port: int
+    health_port: int
+    ip_address: str
+    base_url: str
+    agent_url: str
+    agent_info: AgentInfo
+    metadata: Metadata = Metadata()
+
+
+class RegisterReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The worker's own token, shown this once; heartbeat_interval_s of 0 leaves the agent its own setting."""
+
+    worker_token: str
+    status: Literal["ok"] = "ok"
+    worker_token_prefix: str = ""
+    heartbeat_interval_s: float = 0.0
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's state now.
+
+    Attributes:
+        status: ready exactly when warmed_up holds and the worker is not draining.
+        engine_up: the engine answers GET /v1/models with 200.
+        model_loaded: and lists model_id.
+        warmed_up: and has answered one short chat since it started.
+        queue_depth: requests running and waiting in the engine.
+        gpu_utilization: mean over the GPUs, percent; null without a GPU.
+        gpu_mem_used_mb: sum over the GPUs; null without a GPU.
+    """
+
+    instance_id: str
+    worker_id: str
+    status: WorkerStatus
+    model_id: str
+    engine_up: bool
+    model_loaded: bool
+    warmed_up: bool
+    queue_depth: int
+    ip_address: str
+    agent_info: AgentInfo
+    gpu_utilization: float | None = None
+    gpu_mem_used_mb: float | None = None
+    metadata: Metadata = Metadata()
+
+
+class HeartbeatReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What the control plane wants: run on, drain (finish, but keep serving), or stop (drain, then end)."""
+
+    status: Literal["ok"] = "ok"
+    desired: Desired = "run"
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Body of any reply but 200."""
+
+    error: str = ""
+    message: str = ""
