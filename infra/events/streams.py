@@ -1,0 +1,222 @@
+"""The platform's streams, as the server must hold them: created by a migration, verified by every service at its start.
+
+    ensure_streams: creates what is missing         verify_server: refuses to run on a server that could lose the log
+
+What exists is never changed here. A setting that drifted is a finding for a person: an update can destroy data
+(max_age, max_msgs_per_subject), and a stream that is gone may mean a wrong encryption key rather than a new house.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+
+EVENTS = "EVENTS"
+USAGE = "USAGE"
+TELEMETRY = "TELEMETRY"
+SNAPSHOTS = "SNAPSHOTS"
+TIMERS = "TIMERS"
+PARKED = "PARKED"
+
+API_TIMEOUT_S = 10.0
+MONITOR_TIMEOUT_S = 5.0
+STREAM_NOT_FOUND = 10059
+MAX_MESSAGE_BYTES = 262_144
+MAX_SNAPSHOT_BYTES = 1_000_000
+TELEMETRY_MAX_BYTES = 4_000_000_000
+"""A hundred instances, a sample of 400 bytes every second, for a day: 3.5 GB."""
+
+_NANOSECONDS = 1_000_000_000
+_HOUR = 3600 * _NANOSECONDS
+
+_STORED = {"retention": "limits", "storage": "file", "compression": "s2", "allow_direct": True}
+_FOR_EVER = {
+    **_STORED,
+    "max_age": 0,
+    "max_msgs": -1,
+    "max_bytes": -1,
+    "max_msgs_per_subject": -1,
+    "max_msg_size": MAX_MESSAGE_BYTES,
+    "discard": "new",
+    "deny_delete": True,
+    "deny_purge": True,
+    "allow_rollup_hdrs": False,
+    "allow_msg_ttl": False,
+    "allow_atomic": True,
+    "duplicate_window": _HOUR,  # longer than any writer's retries; costs some 190 bytes of memory per message
+}
+
+STREAMS: Mapping[str, Mapping[str, Any]] = {
+    EVENTS: {**_FOR_EVER, "subjects": ["evt.>", "uniq.>"]},
+    USAGE: {**_FOR_EVER, "subjects": ["use.>"]},
+    TELEMETRY: {
+        **_STORED,
+        "subjects": ["tel.>"],
+        "max_age": 24 * _HOUR,
+        "max_bytes": TELEMETRY_MAX_BYTES,
+        "max_msg_size": MAX_MESSAGE_BYTES,
+        "discard": "old",
+    },
+    SNAPSHOTS: {
+        **_STORED,
+        "subjects": ["snap.>"],
+        "max_msgs_per_subject": 1,
+        "max_msg_size": MAX_SNAPSHOT_BYTES,
+        "discard": "old",
+    },
+    TIMERS: {
+        **_STORED,
+        "subjects": ["timer.>", "due.>"],
+        "max_msg_size": MAX_MESSAGE_BYTES,
+        "discard": "old",  # schedules ask for it; nothing is discarded, for there is no limit
+        "allow_msg_schedules": True,
+        "allow_msg_ttl": True,
+        "allow_rollup_hdrs": True,  # schedules switch it on, and deny_purge off: hence a stream of their own
+    },
+    PARKED: {
+        **_STORED,
+        "subjects": ["park.>"],
+        "max_msg_size": MAX_MESSAGE_BYTES,
+        "discard": "new",
+        "duplicate_window": _HOUR,
+    },
+}
+"""Stream -> settings, spelled as the server spells them; durations in nanoseconds."""
+
+_ONE_COPY = frozenset({TELEMETRY})
+_FORBIDDEN = {"persist_mode": ("async",), "sealed": (True,)}
+"""persist_mode async overrides sync_interval always, and lost acknowledged messages even without a power cut."""
+
+
+class UnfitServerError(RuntimeError):
+    """The server must not be trusted with the log; the message lists what is wrong and the cure of each."""
+
+    def __init__(self, findings: list[str]) -> None:
+        super().__init__("this NATS server is not fit for the event log:\n  - " + "\n  - ".join(findings))
+        self.findings = tuple(findings)
+
+
+async def ensure_streams(nc: Client, *, replicas: int = 1) -> list[str]:
+    """Creates the streams that are missing; returns their names. Needs an administrator's connection.
+
+    Args:
+        nc: connected as a user that may create streams.
+        replicas: copies of each stream (3 in production); telemetry has one always.
+
+    Raises:
+        UnfitServerError: the server refused, or this user may not.
+    """
+    created = []
+    for stream, settings in STREAMS.items():
+        if await _stored_settings(nc, stream) is None:
+            await _create(nc, stream, settings, 1 if stream in _ONE_COPY else replicas)
+            created.append(stream)
+    return created
+
+
+async def verify_server(nc: Client, monitor_url: str | None, *, replicas: int = 1) -> None:
+    """Returns when the server holds the streams as they must be and syncs each write to disk.
+
+    Args:
+        nc: any connection to it.
+        monitor_url: base of its monitoring endpoint ("http://127.0.0.1:8222"); of a cluster all, separated by commas.
+            A client connection cannot see how the server syncs, so this is the only witness.
+        replicas: fewest copies that the streams must have.
+
+    Raises:
+        UnfitServerError: with all that is wrong.
+    """
+    findings = []
+    for stream, settings in STREAMS.items():
+        stored = await _stored_settings(nc, stream)
+        if stored is None:
+            findings.append(
+                f"stream {stream} is missing; on a new server create it with the migration (ensure_streams), "
+                "on an old one look first: a wrong encryption key shows an empty server"
+            )
+        else:
+            findings += _differences(stream, settings, stored, 1 if stream in _ONE_COPY else replicas)
+    findings += await _sync_findings(monitor_url)
+    if findings:
+        raise UnfitServerError(findings)
+
+
+async def _create(nc: Client, stream: str, settings: Mapping[str, Any], replicas: int) -> None:
+    config = {"name": stream, "num_replicas": replicas, **settings}
+    reply = await _api(nc, f"$JS.API.STREAM.CREATE.{stream}", msgspec.json.encode(config))
+    if error := reply.get("error"):
+        raise UnfitServerError([f"stream {stream} cannot be created: {error.get('description')}"])
+
+
+async def _stored_settings(nc: Client, stream: str) -> dict[str, Any] | None:
+    reply = await _api(nc, f"$JS.API.STREAM.INFO.{stream}", b"")
+    error = reply.get("error")
+    if error and error.get("err_code") == STREAM_NOT_FOUND:
+        return None
+    if error:
+        raise UnfitServerError([f"stream {stream} cannot be inspected: {error.get('description')}"])
+    return dict(reply["config"])
+
+
+async def _api(nc: Client, subject: str, body: bytes) -> dict[str, Any]:
+    try:
+        reply = await nc.request(subject, body, timeout=API_TIMEOUT_S)
+    except nats.errors.NoRespondersError:
+        raise UnfitServerError(["JetStream is off; switch it on with jetstream { sync_interval: always }"]) from None
+    except nats.errors.TimeoutError:
+        raise UnfitServerError(
+            [f"no answer to {subject} within {API_TIMEOUT_S} s; connect as a user with permission for it"]
+        ) from None
+    return msgspec.json.decode(reply.data, type=dict[str, Any])
+
+
+def _differences(stream: str, wanted: Mapping[str, Any], stored: Mapping[str, Any], replicas: int) -> list[str]:
+    """The server leaves out what is off, so absent reads as False or 0."""
+    findings = [
+        f"stream {stream} has {name} = {found!r} instead of {value!r}; let an administrator correct it"
+        for name, value in wanted.items()
+        if (found := stored.get(name, type(value)())) != value
+    ]
+    findings += [
+        f"stream {stream} has {name} = {stored[name]!r}, which can lose what was acknowledged; recreate it without"
+        for name, values in _FORBIDDEN.items()
+        if stored.get(name) in values
+    ]
+    if (copies := stored.get("num_replicas", 1)) < replicas:
+        findings.append(f"stream {stream} has {copies} copies instead of {replicas}; raise num_replicas")
+    return findings
+
+
+async def _sync_findings(monitor_url: str | None) -> list[str]:
+    if not monitor_url:
+        return [
+            (
+                "nothing shows that the server syncs each write to disk; "
+                "set INVENTIV_NATS_MONITOR_URL to its monitoring endpoint (http: ... in its configuration)"
+            )
+        ]
+    findings = []
+    async with httpx.AsyncClient(timeout=MONITOR_TIMEOUT_S, trust_env=False) as client:
+        for url in monitor_url.split(","):
+            findings += await _sync_findings_of(client, url.strip().rstrip("/"))
+    return findings
+
+
+async def _sync_findings_of(client: httpx.AsyncClient, url: str) -> list[str]:
+    try:
+        reply = await client.get(f"{url}/varz")
+        reply.raise_for_status()
+        jetstream = reply.json().get("jetstream") or {}
+    except (httpx.HTTPError, ValueError, AttributeError) as error:
+        return [f"{url}/varz does not answer ({error!r}); correct INVENTIV_NATS_MONITOR_URL or open the endpoint"]
+    if (jetstream.get("config") or {}).get("sync_always") is not True:
+        return [
+            (
+                f"{url} does not sync each write to disk, so a power cut can lose the whole log; "
+                "put sync_interval: always into its jetstream block and restart it"
+            )
+        ]
+    return []

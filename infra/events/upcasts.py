@@ -1,0 +1,26 @@
+"""Lifts stored events of an old schema to the next one: a table of pure functions, dict -> dict, one step each.
+
+    data, schema 1 ──(type, 1)──> schema 2 ──(type, 2)──> schema 3 = the class as it is today
+
+What is stored never changes; an entry here is for ever, like the event that it lifts.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+Upcasts = Mapping[tuple[str, int], Upcast]
+
+UPCASTS: Upcasts = {}
+"""(event type, stored schema) -> function to schema + 1."""
+
+
+def lift(data: dict[str, Any], event_type: str, stored: int, current: int, upcasts: Upcasts) -> dict[str, Any]:
+    """The data in today's shape.
+
+    Raises:
+        KeyError: (event_type, schema) of the step that has no upcast.
+    """
+    for schema in range(stored, current):
+        data = upcasts[event_type, schema](data)
+    return data
