@@ -27,6 +27,8 @@ from domain.ports import Clock, Loaded, NewId, Receipt
 from domain.reservation import RESERVATION, NameReleased, NameReserved
 from infra.events.codec import Codec, encode_envelope
 from infra.events.port import Append, Conflict, EventLog, LogUnavailableError
+from infra.events.snapshots import Snapshot
+from projections.projection import LogDamagedError
 
 C = TypeVar("C")
 E = TypeVar("E")
@@ -43,26 +45,12 @@ SNAPSHOT_EVERY = 100
 _log = structlog.get_logger()
 
 
-class LogDamagedError(Exception):
-    """An aggregate's history has a gap or an altered event; nothing more is written to it."""
-
-
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A cached fold: the state up to `position`, valid only for the fold with the same fingerprint."""
-
-    position: int
-    version: int
-    payload_hash: str
-    fingerprint: str
-    state: bytes
-
-
 class Snapshots(Protocol):
-    """Where folds are cached; losing one costs time, never truth."""
+    """Where folds are cached (infra/events/snapshots.py); losing one costs time, never truth, so neither call raises."""
 
-    async def load(self, aggregate: str, aggregate_id: str) -> Snapshot | None: ...
+    async def load(self, aggregate: str, aggregate_id: str, *, schema_fingerprint: str) -> Snapshot | None: ...
 
-    async def save(self, aggregate: str, aggregate_id: str, snapshot: Snapshot) -> None: ...
+    async def save(self, aggregate: str, aggregate_id: str, snapshot: Snapshot) -> bool: ...
 
 
 class _Known(msgspec.Struct, Generic[S], frozen=True):
@@ -178,7 +166,7 @@ class Dispatcher:
         for recorded in news:
             envelope = recorded.envelope
             if envelope.version != version + 1 or envelope.previous != previous:
-                raise LogDamagedError(f"{subject} is broken at position {recorded.position}: expected {version + 1}")
+                raise LogDamagedError(recorded.position, f"{subject} does not go on from version {version} as written")
             state = decider.evolve(state, self._codec.decode_event(envelope), envelope.at)
             version, position, previous = envelope.version, recorded.position, payload_hash(recorded.payload)
         return self._keep(subject, _Known(state, version, position, previous))
@@ -257,11 +245,13 @@ class Dispatcher:
     async def _from_snapshot(self, decider: Decider[C, E, S], aggregate_id: str) -> _Known[S] | None:
         if self._snapshots is None:
             return None
-        snapshot = await self._snapshots.load(decider.aggregate, aggregate_id)
-        if snapshot is None or snapshot.fingerprint != fingerprint_of(decider):
+        snapshot = await self._snapshots.load(
+            decider.aggregate, aggregate_id, schema_fingerprint=fingerprint_of(decider)
+        )
+        if snapshot is None:
             return None
         state = msgspec.json.decode(snapshot.state, type=decider.state_type)
-        return _Known(state, snapshot.version, snapshot.position, snapshot.payload_hash)
+        return _Known(state, snapshot.version, snapshot.position, snapshot.previous_hash)
 
     async def _maybe_snapshot(
         self, decider: Decider[C, E, S], address: _Address, version_before: int, known: _Known[S]
@@ -271,14 +261,11 @@ class Dispatcher:
         snapshot = Snapshot(
             position=known.position,
             version=known.version,
-            payload_hash=known.payload_hash,
-            fingerprint=fingerprint_of(decider),
+            previous_hash=known.payload_hash,
+            schema_fingerprint=fingerprint_of(decider),
             state=msgspec.json.encode(known.state),
         )
-        try:
-            await self._snapshots.save(decider.aggregate, address.id, snapshot)
-        except OSError as error:
-            _log.warning("snapshot_not_saved", subject=address.subject, error=str(error))
+        await self._snapshots.save(decider.aggregate, address.id, snapshot)
 
 
 def _names(events: Sequence[object]) -> str:

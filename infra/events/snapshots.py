@@ -22,7 +22,7 @@ _WRONG_LAST_SEQUENCE = 10071
 _ANOTHER_WRITE_IN_FLIGHT = 10164
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """An aggregate's state after its event at `position`.
 
     Attributes:
@@ -59,23 +59,12 @@ class SnapshotStore:
         self._nc = nc
         self._read_api = f"$JS.API.DIRECT.GET.{stream}"
 
-    async def save(
-        self,
-        aggregate: str,
-        aggregate_id: str,
-        *,
-        position: int,
-        version: int,
-        previous_hash: str,
-        schema_fingerprint: str,
-        state: bytes,
-    ) -> bool:
+    async def save(self, aggregate: str, aggregate_id: str, snapshot: Snapshot) -> bool:
         """Stores the snapshot unless one as new is there; an older one never replaces a newer one.
 
         Returns:
             Whether it is stored now; False also when the stream cannot be reached.
         """
-        snapshot = Snapshot(position, version, previous_hash, schema_fingerprint, state)
         subject = _subject(aggregate, aggregate_id)
         try:
             for _ in range(SAVE_ATTEMPTS):

@@ -13,10 +13,12 @@ from domain.decider import Rejected
 from domain.ids import UserId
 from domain.message import Context, payload_hash, subject_of
 from domain.organization import ORGANIZATION, CreateOrganization, slug_digest
-from infra.dispatch import SNAPSHOT_EVERY, Dispatcher, LogDamagedError, Snapshot, fingerprint_of
+from infra.dispatch import SNAPSHOT_EVERY, Dispatcher, fingerprint_of
 from infra.events.codec import Codec, encode_envelope
 from infra.events.memory import MemoryLog
 from infra.events.port import Append, Conflict, LogUnavailableError
+from infra.events.snapshots import Snapshot
+from projections.projection import LogDamagedError
 from tests.examples import ALICE, example
 
 CONTEXT = Context(actor="user:alice", correlation="c-1")
@@ -35,11 +37,13 @@ class FakeSnapshots:
     def __init__(self) -> None:
         self.saved: dict[str, Snapshot] = {}
 
-    async def load(self, aggregate: str, aggregate_id: str) -> Snapshot | None:
-        return self.saved.get(f"{aggregate}/{aggregate_id}")
+    async def load(self, aggregate: str, aggregate_id: str, *, schema_fingerprint: str) -> Snapshot | None:
+        found = self.saved.get(f"{aggregate}/{aggregate_id}")
+        return found if found is not None and found.schema_fingerprint == schema_fingerprint else None
 
-    async def save(self, aggregate: str, aggregate_id: str, snapshot: Snapshot) -> None:
+    async def save(self, aggregate: str, aggregate_id: str, snapshot: Snapshot) -> bool:
         self.saved[f"{aggregate}/{aggregate_id}"] = snapshot
+        return True
 
 
 class CountingLog(MemoryLog):
@@ -221,7 +225,7 @@ async def test_a_snapshot_of_another_fold_is_dropped() -> None:
     snapshots = FakeSnapshots()
     await issued(dispatcher(log, snapshots))
     snapshots.saved["api_key/key-1"] = Snapshot(
-        position=99, version=99, payload_hash="x", fingerprint="of another fold", state=b'{"name": "wrong"}'
+        position=99, version=99, previous_hash="x", schema_fingerprint="of another fold", state=b'{"name": "wrong"}'
     )
     loaded = await dispatcher(log, snapshots).load(API_KEY, "org", "key-1")
     assert (loaded.state.name, loaded.version) == ("ci", 1)
