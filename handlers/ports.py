@@ -5,9 +5,13 @@ page). Only a complete, trusted answer makes an absence.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
+
+from domain.ids import EventId, InstanceId, OrganizationId
+from domain.ports import Clock, Dispatch, Load
 
 
 class ServerRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,3 +80,81 @@ class WorkerSecrets(Protocol):
     """Derives the one-time token with which an instance's agent registers, the same each time it is asked."""
 
     def bootstrap_token(self, instance_id: str, attempt: int) -> str: ...
+
+
+class TagSigner(Protocol):
+    """Signs a server's tags with this platform's own key: a tag can be forged, its signature cannot."""
+
+    def sign(self, text: str) -> str: ...
+
+
+class Unsettled(msgspec.Struct, frozen=True):
+    """An instance that is not at rest, as the read model knows it."""
+
+    organization: OrganizationId
+    instance_id: InstanceId
+
+
+class ListUnsettled(Protocol):
+    """A page of the instances that are not at rest, by id; `after` is the last page's last id, "" at first.
+
+    Raises:
+        OSError: the read model cannot be reached.
+    """
+
+    async def __call__(self, after: str) -> Sequence[Unsettled]: ...
+
+
+class Waking(msgspec.Struct, frozen=True):
+    """Which reaction shall look at which aggregate, without a new event."""
+
+    reaction: str
+    organization: OrganizationId
+    aggregate: str
+    id: str
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True):
+    """What woke a reaction: an aggregate, and its newest known event. The truth is loaded, never read from here.
+
+    Attributes:
+        cause: id of that event, for the envelopes of what follows.
+        version: of that event; what a refusal has settled.
+        attempt: 0, then the number of times in a row that this aggregate asked to be looked at again.
+    """
+
+    organization: OrganizationId
+    aggregate: str
+    id: str
+    cause: EventId
+    correlation: str
+    version: int
+    attempt: int = 0
+
+
+class HandlerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What handlers tell to others.
+
+    Attributes:
+        control_plane_url: where agents reach the API.
+        heartbeat_interval_s: seconds between an agent's heartbeats.
+        drain_deadline_s: seconds that running answers get when their deployment stops.
+    """
+
+    control_plane_url: str
+    heartbeat_interval_s: float
+    drain_deadline_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doors:
+    """All that a reaction or a duty may touch. `clouds` is keyed by the provider's code."""
+
+    dispatch: Dispatch
+    load: Load
+    clouds: Mapping[str, Cloud]
+    secrets: WorkerSecrets
+    signer: TagSigner
+    clock: Clock
+    settings: HandlerSettings
+    list_unsettled: ListUnsettled

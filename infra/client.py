@@ -26,7 +26,7 @@ TIMEOUT_S = 30.0
 SESSION_COOKIE = "inventiv_session"
 _DEFAULT_API_URL = f"http://127.0.0.1:{DEFAULT_API_PORT}"
 _DEFAULT_GATEWAY_URL = f"http://127.0.0.1:{DEFAULT_GATEWAY_PORT}"
-_COME_AGAIN = frozenset({502, 503, 504})
+_COME_AGAIN = frozenset({429, 502, 503, 504})
 _IN_FLIGHT = "idempotency_key_in_flight"
 
 
@@ -102,6 +102,11 @@ class Api:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
+    @property
+    def is_admin(self) -> bool:
+        """Whether we log in as the platform's administrator, rather than with an API key."""
+        return not self._environment.api_key
+
     def get(self, path: str, **query: str | int | None) -> Any:
         return self._call("GET", path, query=query)
 
@@ -127,10 +132,10 @@ class Api:
                     self._token = ""
                 if reply.status_code != 200:
                     reply.read()
-                    raise _error_of(reply)
+                    raise error_of(reply)
                 yield from _events_of(reply.iter_lines())
         except httpx.TransportError as error:
-            raise UnreachableError(self.addresses.api_url, _why(error)) from error
+            raise UnreachableError(self.addresses.api_url, why(error)) from error
 
     def _call(
         self,
@@ -152,7 +157,7 @@ class Api:
             self._token = ""
             reply = self._send_signed(method, path, request)
         if reply.is_error:
-            raise _error_of(reply)
+            raise error_of(reply)
         self.position = max(self.position, int(reply.headers.get("Event-Position") or 0))
         return reply.json() if reply.content else None
 
@@ -178,7 +183,7 @@ class Api:
                     return reply
             except httpx.TransportError as error:
                 if time.monotonic() >= give_up:
-                    raise UnreachableError(self.addresses.api_url, _why(error)) from error
+                    raise UnreachableError(self.addresses.api_url, why(error)) from error
             time.sleep(RETRY_PAUSE_S)
 
     def _login(self) -> None:
@@ -196,7 +201,7 @@ class Api:
         who = self.addresses.local.admin_username if self.addresses.local else self._environment.admin_username
         reply = self._send("POST", "/auth/login", json={"email": who, "password": password})
         if reply.is_error:
-            raise _error_of(reply)
+            raise error_of(reply)
         self._token = reply.cookies[SESSION_COOKIE]
         self._http.cookies.clear()  # the token travels as a bearer: no cookie, no cross-site rules
         self._keep_token()
@@ -219,7 +224,7 @@ class Api:
             write_private(self._session_path, msgspec.json.encode(content))
 
 
-def _error_of(reply: httpx.Response) -> ApiError:
+def error_of(reply: httpx.Response) -> ApiError:
     return ApiError(reply.status_code, *_code_and_message(reply))
 
 
@@ -255,5 +260,5 @@ def _events_of(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
             data.append(value.removeprefix(" "))
 
 
-def _why(error: httpx.TransportError) -> str:
+def why(error: httpx.TransportError) -> str:
     return str(error) or type(error).__name__

@@ -46,7 +46,7 @@ _log = structlog.get_logger()
 
 
 class Snapshots(Protocol):
-    """Where folds are cached (infra/events/snapshots.py); losing one costs time, never truth, so neither call raises."""
+    """Where folds are cached (events/snapshots.py); losing one costs time, never truth, so neither call raises."""
 
     async def load(self, aggregate: str, aggregate_id: str, *, schema_fingerprint: str) -> Snapshot | None: ...
 

@@ -15,6 +15,8 @@ DEFAULT_API_PORT = 8003
 DEFAULT_GATEWAY_PORT = 8002
 DEFAULT_NATS_PORT = 42220
 DEFAULT_POSTGRES_PORT = 54320
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+"""What a child process gets of our own surroundings: enough to find programs and libraries, no stray secrets."""
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +90,16 @@ def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
         return msgspec.convert(given, Environment, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise ValueError(f"An INVENTIV_* variable does not fit: {error}") from error
+
+
+def surroundings(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables of PASSED_ON that are set, for a child process."""
+    return {name: value for name in PASSED_ON if (value := variables.get(name))}
+
+
+def wants_colour(variables: Mapping[str, str] = os.environ) -> bool:
+    """False when the person asked for none (NO_COLOR, see no-color.org) or the terminal has none (TERM=dumb)."""
+    return not variables.get("NO_COLOR") and variables.get("TERM") != "dumb"
 
 
 def _path(wanted: type, value: object) -> object:

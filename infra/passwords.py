@@ -5,13 +5,21 @@ away at once. The surprising rule: an unknown user costs one verification too, a
 """
 
 import asyncio
+import functools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from secrets import token_urlsafe
+from typing import ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from infra.vault_tables import Pool, vault_connection
+from infra.postgres import Pool
+from infra.vault_tables import vault_connection
+from web.services import TooManyLoginsError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MEMORY_KIB = 47_104
 TIME_COST = 1
@@ -19,10 +27,6 @@ PARALLELISM = 1
 """OWASP's first choice for argon2id: 46 MiB, one pass, one lane; about 40 ms."""
 MAX_WAITING = 20
 """Callers in the queue; at 40 ms each, the last one waits under a second."""
-
-
-class TooManyLoginsError(Exception):
-    """The queue is full; trying again in a second may work."""
 
 
 class Passwords:
@@ -44,6 +48,12 @@ class Passwords:
                 "ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, set_at = now()",
                 [user_id, hashed],
             )
+
+    async def is_set(self, user_id: str) -> bool:
+        """Raises VaultUnavailableError."""
+        async with vault_connection(self._pool, "look for a password") as connection:
+            cursor = await connection.execute("SELECT 1 FROM vault.passwords WHERE user_id = %s", [user_id])
+            return await cursor.fetchone() is not None
 
     async def verify(self, user_id: str | None, password: str) -> bool:
         """True when this is the user's password; as slow for no user (None) as for a wrong password.
@@ -76,11 +86,13 @@ class Passwords:
         except (VerificationError, InvalidHashError):
             return False
 
-    async def _on_thread(self, function, *arguments):
+    async def _on_thread(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         if self._waiting >= MAX_WAITING:
             raise TooManyLoginsError
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, functools.partial(function, *arguments, **named)
+            )
         finally:
             self._waiting -= 1

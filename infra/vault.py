@@ -1,10 +1,11 @@
 """The vault: the only place that can read personal data. It is not derived from the log, and never rebuilt.
 
-    seal(person, field, text) ──> "v1.<person>.<field>.<noise>"     into events; opens only with that person's data key
+    seal(person, field, text) ──> "v1.<person>.<field>.<noise>"    into events; opens only with that person's data key
     forget(person) deletes the data key: everything sealed for that person, wherever it was copied, is noise from then on
 
-A data key lies in Postgres wrapped by the master key, which lies in a file: neither alone reads anything. The surprising
-rule: a forgotten person's row stays as a tombstone, so that a late command cannot begin to remember that person again.
+A data key lies in Postgres wrapped by the master key, which lies in a file: neither alone reads anything. The
+surprising rule: a forgotten person's row stays as a tombstone, so that a late command cannot begin to remember that
+person again.
 """
 
 import hmac
@@ -16,7 +17,9 @@ from cryptography.exceptions import InvalidTag
 
 from domain.values import Digest, Sealed
 from infra.master_key import KEY_BYTES, MasterKey, decrypt, encrypt
-from infra.vault_tables import Connection, Pool, vault_connection
+from infra.postgres import Pool
+from infra.vault_tables import vault_connection
+from projections.projection import Connection
 
 BOOTSTRAP_PREFIX = "wb_"
 SEAL_VERSION = "v1"
@@ -61,6 +64,7 @@ class Vault:
 
         Args:
             kind: "username" or "email"; the same value under another kind gives another digest.
+            value: as typed.
         """
         return Digest(self._master_key.mac("digest", kind, value.strip().casefold()).hex())
 
@@ -87,7 +91,7 @@ class Vault:
     async def open_all(self, sealed: Sequence[Sealed]) -> list[str | None]:
         """Like open, for many at once with one look-up."""
         parts = [one.split(".") for one in sealed]
-        persons = {part[1] for part in parts if len(part) == 4}  # noqa: PLR2004 - version, person, field, noise
+        persons = {part[1] for part in parts if len(part) == 4}
         async with vault_connection(self._pool, "open") as connection:
             cursor = await connection.execute(
                 "SELECT person_id, wrapped FROM vault.person_keys WHERE wrapped IS NOT NULL AND person_id = ANY(%s)",
@@ -133,7 +137,7 @@ def _purpose(person_id: str) -> str:
 
 
 def _opened(parts: list[str], keys: dict[str, bytes]) -> str | None:
-    if len(parts) != 4 or parts[0] != SEAL_VERSION or parts[1] not in keys:  # noqa: PLR2004 - as above
+    if len(parts) != 4 or parts[0] != SEAL_VERSION or parts[1] not in keys:
         return None
     _, person_id, field, noise = parts
     try:

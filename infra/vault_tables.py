@@ -2,17 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from psycopg import AsyncConnection, Error
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg import Error
+from psycopg_pool import PoolTimeout
 
 from infra.master_key import MasterKey
+from infra.postgres import Pool, new_pool
+from projections.projection import Connection
 
 SCHEMA_LOCK = 0x1A6E_0001
 """Advisory lock under which the schema is created, so that two processes starting together do it once."""
 POOL_CONNECTIONS = 4
-CONNECTION_WAIT_S = 5.0
 
 SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS vault;
@@ -45,9 +45,6 @@ CREATE TABLE IF NOT EXISTS vault.idempotency (
 CREATE INDEX IF NOT EXISTS idempotency_by_age ON vault.idempotency (created_at);
 """
 
-Connection = AsyncConnection[Any]
-Pool = AsyncConnectionPool[Connection]
-
 
 class VaultUnavailableError(OSError):
     """Postgres did not answer; the message names the operation."""
@@ -58,16 +55,8 @@ class VaultKeyError(Exception):
 
 
 def vault_pool(postgres_url: str) -> Pool:
-    """A pool to be opened with `async with`; it survives a restart of Postgres."""
-    return AsyncConnectionPool(
-        postgres_url,
-        min_size=1,
-        max_size=POOL_CONNECTIONS,
-        timeout=CONNECTION_WAIT_S,
-        open=False,
-        check=AsyncConnectionPool.check_connection,
-        kwargs={"application_name": "inventiv-vault"},
-    )
+    """A pool to be opened with `async with`; it survives a restart of Postgres. Its writes do wait for the disk."""
+    return new_pool(postgres_url, "vault", max_size=POOL_CONNECTIONS, synchronous_commit="on")
 
 
 @asynccontextmanager

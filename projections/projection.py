@@ -16,6 +16,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from domain.message import Envelope
+from domain.usage import UsageRecord
 
 Connection = AsyncConnection[Any]
 
@@ -30,6 +31,21 @@ class Entry(msgspec.Struct, frozen=True):
     event: Any
 
 
+class UsageEntry(msgspec.Struct, frozen=True):
+    """One message of USAGE, decoded."""
+
+    position: int
+    record: UsageRecord
+
+
+class LogDamagedError(Exception):
+    """The stream has a hole or an altered message; a projection halts rather than fold what may be wrong."""
+
+    def __init__(self, position: int, finding: str) -> None:
+        super().__init__(f"log damaged at position {position}: {finding}")
+        self.position = position
+
+
 @dataclass(frozen=True)
 class Projection:
     """One read model.
@@ -40,6 +56,8 @@ class Projection:
         tables: its DDL, unqualified names.
         apply: (entries in order, connection inside the open transaction); Entry for EVENTS, UsageEntry for USAGE.
         stream: which stream it folds.
+        aggregates: whose events it folds, decoded; other events only move its checkpoint. None: every envelope, and
+            `event` stays undecoded (None), because the audit log must outlive our knowledge of event types.
     """
 
     name: str
@@ -47,6 +65,7 @@ class Projection:
     tables: str
     apply: Callable[[Sequence[Any], Connection], Awaitable[None]]
     stream: str = "EVENTS"
+    aggregates: frozenset[str] | None = None
 
     @property
     def schema(self) -> str:

@@ -1,0 +1,90 @@
+"""What happens after what: read this first.
+
+    event ──> reaction      durable: each event reaches it, as often as it takes
+    period ──> duty         a promise kept by looking; an event only makes it come true sooner
+
+Every reaction is level-triggered: the event says which aggregate to look at, the loaded truth says what to do. That is
+why one waking may stand for many events, and why doubled, late and lost wakings are harmless.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from domain.deployment import DEPLOYMENT, DeploymentRequested, DeploymentStopped
+from domain.instance import INSTANCE
+from handlers import (
+    advance_instance,
+    keep_instances_advancing,
+    keep_servers_matching_records,
+    request_instances_on_deployment_requested,
+    stop_instances_on_deployment_stopped,
+)
+from handlers.outcome import Outcome
+from handlers.ports import Doors, Trigger, Waking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reaction:
+    """One durable consumer.
+
+    Attributes:
+        name: of the function and of its consumer on the stream; it never changes, or history would be told again.
+        aggregate: whose events wake it.
+        events: the names of those events.
+        react: does what is needed for the trigger's aggregate; may be told the same thing any number of times.
+    """
+
+    name: str
+    aggregate: str
+    events: frozenset[str]
+    react: Callable[[Trigger, Doors], Awaitable[Outcome]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duty:
+    """One standing promise, kept by one process at a time; the first look is at start.
+
+    `perform` acts, and names the aggregates that some reaction shall look at now.
+    """
+
+    name: str
+    period_s: float
+    perform: Callable[[Doors], Awaitable[Sequence[Waking]]]
+
+
+REACTIONS: tuple[Reaction, ...] = (
+    Reaction(
+        name=request_instances_on_deployment_requested.NAME,
+        aggregate=DEPLOYMENT.aggregate,
+        events=frozenset({DeploymentRequested.__name__}),
+        react=request_instances_on_deployment_requested.request_instances_on_deployment_requested,
+    ),
+    Reaction(
+        name=stop_instances_on_deployment_stopped.NAME,
+        aggregate=DEPLOYMENT.aggregate,
+        events=frozenset({DeploymentStopped.__name__}),
+        react=stop_instances_on_deployment_stopped.stop_instances_on_deployment_stopped,
+    ),
+    Reaction(
+        name=advance_instance.NAME,
+        aggregate=INSTANCE.aggregate,
+        events=frozenset(event.__name__ for event in INSTANCE.events),
+        react=advance_instance.advance_instance,
+    ),
+)
+
+
+def duties() -> tuple[Duty, ...]:
+    """A fresh set for one process: a duty may remember what it saw last time."""
+    return (
+        Duty(
+            name="keep_instances_advancing",
+            period_s=keep_instances_advancing.PERIOD_S,
+            perform=keep_instances_advancing.keep_instances_advancing,
+        ),
+        Duty(
+            name="keep_servers_matching_records",
+            period_s=keep_servers_matching_records.PERIOD_S,
+            perform=keep_servers_matching_records.ServerSweep(),
+        ),
+    )

@@ -1,0 +1,81 @@
+"""How commands call the platform: one door that turns each failure into what, why, what to do, and an exit code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from infra.cli.output import CommandError, ExitCode
+from infra.client import Api, ApiError, NoCredentialsError, UnreachableError
+from infra.environment import Environment, read_environment
+
+_BY_STATUS = {
+    401: ExitCode.NOT_ALLOWED,
+    403: ExitCode.NOT_ALLOWED,
+    404: ExitCode.NOT_FOUND,
+    409: ExitCode.CONFLICT,
+    410: ExitCode.NOT_FOUND,
+    502: ExitCode.UNREACHABLE,
+    503: ExitCode.UNREACHABLE,
+    504: ExitCode.TIMED_OUT,
+}
+_BY_CODE = {
+    "no_ready_worker": ExitCode.NO_CAPACITY,
+    "PROVIDER_OUT_OF_STOCK": ExitCode.NO_CAPACITY,
+    "INSTANCE_TYPE_NOT_AVAILABLE_IN_ZONE": ExitCode.NO_CAPACITY,
+    "INVALID_MODEL": ExitCode.NOT_FOUND,
+    "INVALID_PROVIDER": ExitCode.NOT_FOUND,
+    "INVALID_ZONE": ExitCode.NOT_FOUND,
+    "INVALID_INSTANCE_TYPE": ExitCode.NOT_FOUND,
+    "MISSING_MODEL": ExitCode.USAGE,
+    "MISSING_PARAMS": ExitCode.USAGE,
+}
+_CURES = {
+    "invalid_credentials": "The admin password file does not fit; see the data folder's secrets/admin_password.",
+    "no_ready_worker": "Deploy the model (`inventiv deploy MODEL`) or wait for it (`inventiv instance ls`).",
+    "model_not_found": "`inventiv model ls` lists the catalogue; `inventiv deploy MODEL` makes one answer.",
+    "INVALID_MODEL": "`inventiv model ls` lists what can be deployed.",
+    "instance_not_terminated": "Stop it first: `inventiv instance stop ID`.",
+}
+
+
+def exit_code_of(status: int, code: str) -> ExitCode:
+    """The platform's code decides where it has one of its own; else the HTTP status does."""
+    return _BY_CODE.get(code) or _BY_STATUS.get(status, ExitCode.FAILED)
+
+
+def refusal(status: int, code: str, message: str) -> CommandError:
+    return CommandError(exit_code_of(status, code), code, f"{message} ({code})", _CURES.get(code, ""))
+
+
+def unreachable(url: str) -> CommandError:
+    return CommandError(ExitCode.UNREACHABLE, "unreachable", f"Nothing answers at {url}; start it with `inventiv up`.")
+
+
+def environment() -> Environment:
+    try:
+        return read_environment()
+    except ValueError as error:
+        raise CommandError(ExitCode.USAGE, "invalid_environment", str(error)) from error
+
+
+@contextmanager
+def calling() -> Iterator[Api]:
+    """The REST API, for one command.
+
+    Raises:
+        CommandError: with the exit code that fits.
+    """
+    with failures_explained(), Api(environment()) as api:
+        yield api
+
+
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    try:
+        yield
+    except ApiError as error:
+        raise refusal(error.status, error.code, error.message) from error
+    except UnreachableError as error:
+        raise unreachable(error.url) from error
+    except NoCredentialsError as error:
+        cure = "Set INVENTIV_DATA_DIR to the platform's data folder, or INVENTIV_API_KEY."
+        raise CommandError(ExitCode.NOT_ALLOWED, "no_credentials", str(error), cure) from error

@@ -1,0 +1,52 @@
+"""What ties a gateway to NATS, as soon as that answers: its routing feed, the heartbeats, the way of usage records.
+
+The surprising rule: nothing here is needed to serve. Until NATS answers the gateway works from its copy of the table,
+and its usage records wait on disk.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import structlog
+from nats.aio.client import Client
+
+from domain.aggregates import AGGREGATES
+from gateway.loads import Loads
+from infra.environment import Environment
+from infra.events.codec import Codec
+from infra.events.connection import connect_reader, connect_writer, disconnect
+from infra.events.jetstream import JetStreamLog
+from infra.events.port import LogUnavailableError
+from infra.events.streams import verify_server
+from infra.routing_feed import RoutingFeed, follow_heartbeats
+from infra.usage_stream import UsageStream
+
+NAME = "gateway"
+
+_log = structlog.get_logger(__name__)
+
+
+async def keep_linked(
+    environment: Environment, feed: RoutingFeed, loads: Loads, usage: UsageStream, stack: AsyncExitStack
+) -> None:
+    """Connects, then follows the log until cancelled; connections come back by themselves and live in `stack`.
+
+    Raises:
+        UnfitServerError: the server could lose what it acknowledges, or lacks a stream.
+    """
+    reader = await _connected(connect_reader, environment.nats_url, stack)
+    await verify_server(reader, environment.nats_monitor_url)
+    usage.connect(await _connected(connect_writer, environment.nats_url, stack))
+    await follow_heartbeats(reader, loads)
+    await feed.follow(JetStreamLog(reader), Codec(AGGREGATES), lambda: reader.is_connected)
+
+
+async def _connected(connect: Callable[[str, str], Awaitable[Client]], url: str, stack: AsyncExitStack) -> Client:
+    while True:  # endless by contract; each try is bounded
+        try:
+            client = await connect(url, NAME)
+        except LogUnavailableError as error:
+            _log.warning("nats_unavailable", reason=str(error))
+        else:
+            stack.push_async_callback(disconnect, client)
+            return client

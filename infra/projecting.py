@@ -1,0 +1,263 @@
+"""Keeps read models: follows a stream from each one's checkpoint and applies it, batch by batch, for ever.
+
+    checkpoint ──> follow ──> batch ──┬─ something of ours:  BEGIN, move the checkpoint, apply, COMMIT
+         ^                            └─ nothing of ours:    move the checkpoint, together with the other bystanders
+         └──── again, after a delay ──── lost Postgres or NATS, another writer, a damaged log, a bug
+
+The checkpoint is the fence: it moves in the transaction of the rows, first, and only from where this writer believes it
+to be. So a batch is applied exactly once, however often anybody dies, and a second writer stops before it wrote.
+
+Transactions do not wait for the disk (synchronous_commit off). After a crash Postgres may have lost the last of them as
+a whole, rows and checkpoint alike, and the log is read again from there.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import msgspec
+import psycopg
+import structlog
+from nats.aio.client import Client
+
+from domain.message import Recorded
+from domain.usage import UsageRecord
+from infra.events.codec import Codec
+from infra.events.port import EventLog, GapError
+from infra.events.pull import StreamMessage, follow_messages
+from infra.events.streams import USAGE
+from infra.postgres import connect, ensure_schema
+from projections.checkpoint import Move, move
+from projections.projection import Connection, Entry, LogDamagedError, Projection, UsageEntry
+
+_log = structlog.get_logger(__name__)
+
+BATCH_MESSAGES = 500
+FIRST_RETRY_DELAY_S = 0.1
+LONGEST_RETRY_DELAY_S = 10.0
+ANOTHER_WRITER_DELAY_S = 2.0
+"""How long a standby waits before it looks whether the active writer is still there."""
+DAMAGED_LOG_DELAY_S = 30.0
+"""A person has to act; the healthy replica that they point us to is picked up without a restart."""
+
+
+STATEMENT_TIMEOUT_S = 60
+LOCK_TIMEOUT_S = 10
+FROZEN_WRITER_S = 30
+"""A writer that stands still within a transaction loses it, and holds up its successor no longer."""
+
+
+class AnotherWriterError(RuntimeError):
+    """Somebody else moved the checkpoint: another process keeps this read model. Nothing was written."""
+
+
+class Source(Protocol):
+    """A stream as projections see it: batches of raw messages in order, and what a projection wants of them."""
+
+    def follow(self, *, after: int) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Any]]]:
+        """Batches of messages that have a `position`, without a gap."""
+        ...
+
+    def entries(self, projection: Projection, messages: Sequence[Any]) -> Sequence[Any]:
+        """Those that the projection folds, decoded."""
+        ...
+
+
+class EventSource:
+    """The stream EVENTS. Each projection's events are decoded, and no others."""
+
+    def __init__(self, log: EventLog, codec: Codec) -> None:
+        self._log = log
+        self._codec = codec
+
+    def follow(self, *, after: int) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Recorded]]]:
+        return self._log.follow(after=after, batch=BATCH_MESSAGES)
+
+    def entries(self, projection: Projection, messages: Sequence[Recorded]) -> Sequence[Entry]:
+        if projection.aggregates is None:
+            return [Entry(m.position, m.subject, m.payload, m.envelope, None) for m in messages]
+        return [
+            Entry(m.position, m.subject, m.payload, m.envelope, self._codec.decode_event(m.envelope))
+            for m in messages
+            if m.envelope.aggregate in projection.aggregates
+        ]
+
+
+class UsageSource:
+    """The stream USAGE."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._decoder = msgspec.json.Decoder(UsageRecord)
+
+    @asynccontextmanager
+    async def follow(self, *, after: int) -> AsyncIterator[AsyncIterator[Sequence[StreamMessage]]]:
+        async with follow_messages(self._nc, USAGE, after=after, batch=BATCH_MESSAGES, contiguous=True) as batches:
+            yield batches
+
+    def entries(self, _projection: Projection, messages: Sequence[StreamMessage]) -> Sequence[UsageEntry]:
+        return [UsageEntry(message.position, self._decoder.decode(message.payload)) for message in messages]
+
+
+class Bystanders:
+    """Moves the checkpoints of projections that had nothing to do in a batch, several in one statement.
+
+    An event concerns two or three read models of ten; the others would pay a transaction each to say so. Whoever comes
+    while a statement is on its way goes with the next one.
+    """
+
+    def __init__(self, postgres_url: str) -> None:
+        self._postgres_url = postgres_url
+        self._connection: Connection | None = None
+        self._waiting: dict[Move, asyncio.Future[None]] = {}
+        self._turn = asyncio.Lock()
+
+    async def move(self, wanted: Move) -> None:
+        """Returns when the checkpoint has moved.
+
+        Raises:
+            AnotherWriterError: it was not where it should have been.
+            psycopg.Error: Postgres is away.
+        """
+        moved = self._waiting[wanted] = asyncio.get_running_loop().create_future()
+        async with self._turn:
+            if not moved.done():
+                await self._move_all()
+        await moved
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _move_all(self) -> None:
+        await asyncio.sleep(0)  # lets those that the same message woke come along
+        waiting, self._waiting = self._waiting, {}
+        try:
+            moved = await self._moved(list(waiting))
+        except BaseException as error:
+            await self.close()
+            fault = error if isinstance(error, psycopg.Error) else psycopg.OperationalError("interrupted")
+            for future in waiting.values():
+                _fail(future, fault)
+            if not isinstance(error, psycopg.Error):
+                raise
+            return
+        for wanted, future in waiting.items():
+            if wanted.projection.schema not in moved:
+                _fail(future, AnotherWriterError(_fenced(wanted)))
+            elif not future.done():
+                future.set_result(None)
+
+    async def _moved(self, moves: Sequence[Move]) -> set[str]:
+        if self._connection is None:
+            self._connection = await _connect_writer(self._postgres_url, "bystanders", autocommit=True)
+        return await move(self._connection, moves)
+
+
+async def _connect_writer(
+    postgres_url: str, name: str, *, autocommit: bool = False, search_path: str = "platform"
+) -> Connection:
+    return await connect(
+        postgres_url,
+        name,
+        autocommit=autocommit,
+        search_path=search_path,
+        synchronous_commit="off",
+        statement_timeout=f"{STATEMENT_TIMEOUT_S}s",
+        lock_timeout=f"{LOCK_TIMEOUT_S}s",
+        idle_in_transaction_session_timeout=f"{FROZEN_WRITER_S}s",
+    )
+
+
+def _fail(future: asyncio.Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # seen: whoever waited may have been stopped meanwhile
+
+
+def _fenced(wanted: Move) -> str:
+    return f"another writer keeps {wanted.projection.schema}: its checkpoint is no longer at {wanted.previous}"
+
+
+class Projector:
+    """Keeps one read model. `run` never returns; whatever goes wrong, it says so, waits and goes on.
+
+    Args:
+        projection: what to keep.
+        source: the stream that it folds.
+        postgres_url: where its tables live.
+        bystanders: shared by the projectors of this process.
+
+    Attributes:
+        started: set once its tables exist.
+    """
+
+    def __init__(self, projection: Projection, source: Source, postgres_url: str, bystanders: Bystanders) -> None:
+        self._projection = projection
+        self._source = source
+        self._postgres_url = postgres_url
+        self._bystanders = bystanders
+        self._delay_s = FIRST_RETRY_DELAY_S
+        self.started = asyncio.Event()
+        self._log = _log.bind(projection=projection.schema)
+
+    async def run(self) -> None:
+        while True:  # endless by contract; each failure waits, longer each time
+            delay_s = await self._run_until_it_fails()
+            await asyncio.sleep(delay_s)
+
+    async def keep(self) -> None:
+        """Follows and applies until something goes wrong; never returns.
+
+        Raises:
+            AnotherWriterError: see the class.
+            LogDamagedError, GapError: the log has a hole, was altered, or is not the one we read before.
+            psycopg.Error, OSError: Postgres or NATS is away.
+        """
+        connection = await _connect_writer(
+            self._postgres_url, f"projection-{self._projection.name}", search_path=self._projection.schema
+        )
+        async with connection:
+            position = await ensure_schema(connection, self._projection)
+            self.started.set()
+            self._log.info("projection_started", position=position)
+            async with self._source.follow(after=position) as batches:
+                async for messages in batches:
+                    step = Move(self._projection, previous=position, position=messages[-1].position)
+                    await self._take(connection, messages, step)
+                    position = step.position
+                    self._delay_s = FIRST_RETRY_DELAY_S
+
+    async def _take(self, connection: Connection, messages: Sequence[Any], step: Move) -> None:
+        entries = self._source.entries(self._projection, messages)
+        if not entries:
+            await self._bystanders.move(step)
+            return
+        async with connection.transaction():
+            if not await move(connection, [step]):
+                raise AnotherWriterError(_fenced(step))
+            await self._projection.apply(entries, connection)
+
+    async def _run_until_it_fails(self) -> float:
+        """Returns how long to wait before the next try, in seconds."""
+        try:
+            await self.keep()
+        except (OSError, psycopg.OperationalError) as error:
+            self._log.warning("projection_interrupted", reason=str(error).strip(), retry_s=self._delay_s)
+        except AnotherWriterError as error:
+            self._log.warning("projection_has_another_writer", reason=str(error), retry_s=ANOTHER_WRITER_DELAY_S)
+            return ANOTHER_WRITER_DELAY_S
+        except (LogDamagedError, GapError) as error:
+            self._log.critical("log_damaged", reason=str(error), retry_s=DAMAGED_LOG_DELAY_S)
+            return DAMAGED_LOG_DELAY_S
+        except Exception:  # noqa: BLE001 - a bug in one read model must not end the others; it is logged whole
+            self._log.exception("projection_failed", retry_s=self._delay_s)
+        delay_s, self._delay_s = self._delay_s, min(2 * self._delay_s, LONGEST_RETRY_DELAY_S)
+        return delay_s
+
+
+async def run_projection(projection: Projection, source: Source, postgres_url: str, bystanders: Bystanders) -> None:
+    """Keeps one read model for ever."""
+    await Projector(projection, source, postgres_url, bystanders).run()

@@ -1,0 +1,162 @@
+"""Every envelope as a row, its exact bytes included: the audit log, and the event log's second home.
+
+It is also the reader that holds the log to its word: each envelope must be the next version of its aggregate and carry
+the hash of its predecessor's stored bytes. Where that fails, the projection halts and names the position. Envelopes are
+stored undecoded, so an event type that this release does not know is no obstacle.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from psycopg import sql
+
+from domain.ids import EventId, OrganizationId
+from domain.message import Envelope, Recorded, payload_hash
+from projections.projection import Connection, Entry, LogDamagedError, Projection
+from projections.query import find_all, page_rows
+from projections.table import Table
+
+_TABLES = """
+CREATE TABLE audit_log (
+    position bigint PRIMARY KEY,
+    event_id text NOT NULL,
+    subject text NOT NULL,
+    aggregate text NOT NULL,
+    aggregate_id text NOT NULL,
+    version bigint NOT NULL,
+    type text NOT NULL,
+    organization_id text NOT NULL,
+    actor text NOT NULL,
+    cause text,
+    correlation text NOT NULL,
+    at timestamptz NOT NULL,
+    payload bytea NOT NULL
+);
+CREATE INDEX audit_log_by_aggregate ON audit_log (aggregate, aggregate_id, position);
+CREATE INDEX audit_log_by_organization ON audit_log (organization_id, position);
+CREATE INDEX audit_log_by_type ON audit_log (type, position);
+CREATE INDEX audit_log_by_correlation ON audit_log USING hash (correlation);
+CREATE TABLE audit_heads (
+    subject text PRIMARY KEY,
+    version bigint NOT NULL,
+    payload_sha256 text NOT NULL
+)
+"""
+# A correlation may come from a caller's header: a hash index has no limit to its length, as a b-tree has.
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which envelopes; an empty field does not restrict. Set `organization_id` for anyone but a platform admin."""
+
+    organization_id: str = ""
+    aggregate: str = ""
+    aggregate_id: str = ""
+    type: str = ""
+    correlation: str = ""
+
+
+class _Row(msgspec.Struct, frozen=True, kw_only=True):
+    position: int
+    event_id: EventId
+    subject: str
+    aggregate: str
+    aggregate_id: str
+    version: int
+    type: str
+    organization_id: OrganizationId
+    actor: str
+    cause: EventId | None
+    correlation: str
+    at: datetime
+    payload: bytes
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
+    subject: str
+    version: int
+    payload_sha256: str
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    position: int
+    subject: str
+    payload: bytes
+
+
+_audit_log = Table("audit_log", _Row, key=("position",))
+_heads = Table("audit_heads", _Head, key=("subject",))
+_envelopes = msgspec.json.Decoder(Envelope)
+
+_BEFORE_ANY = _Head(subject="", version=0, payload_sha256="")
+
+
+async def list_events(
+    connection: Connection, wanted: EventFilter, *, after: int = 0, limit: int = 100
+) -> list[Recorded]:
+    """The next events after a position, oldest first; ask again with the last one's position for the next page."""
+    return await _find(connection, wanted, sql.SQL("position > %(edge)s"), sql.SQL("ASC"), after, limit)
+
+
+async def list_events_before(
+    connection: Connection, wanted: EventFilter, *, before: int | None = None, limit: int = 100
+) -> list[Recorded]:
+    """The last events before a position (None: the end of the log), oldest first."""
+    edge = sql.SQL("(%(edge)s::bigint IS NULL OR position < %(edge)s)")
+    return (await _find(connection, wanted, edge, sql.SQL("DESC"), before, limit))[::-1]
+
+
+async def _find(
+    connection: Connection, wanted: EventFilter, edge: sql.SQL, direction: sql.SQL, position: int | None, limit: int
+) -> list[Recorded]:
+    given = {field: value for field, value in msgspec.structs.asdict(wanted).items() if value}
+    conditions = [sql.SQL("{} = {}").format(sql.Identifier(field), sql.Placeholder(field)) for field in given]
+    query = sql.SQL(
+        "SELECT position, subject, payload FROM audit_log WHERE {where} ORDER BY position {direction} LIMIT %(rows)s"
+    ).format(where=sql.SQL(" AND ").join([edge, *conditions]), direction=direction)
+    parameters = {**given, "edge": position, "rows": page_rows(limit)}
+    return [_recorded(row) for row in await find_all(connection, _Stored, query, parameters)]
+
+
+def _recorded(row: _Stored) -> Recorded:
+    return Recorded(row.position, row.subject, row.payload, _envelopes.decode(row.payload))
+
+
+async def apply(entries: Sequence[Entry], connection: Connection) -> None:
+    heads = await _heads.load(connection, [(entry.subject,) for entry in entries])
+    for entry in entries:
+        heads[entry.subject,] = _next_head(heads.get((entry.subject,), _BEFORE_ANY), entry)
+    await _heads.put(connection, heads.values())
+    await _audit_log.add(connection, map(_row, entries))
+
+
+def _next_head(head: _Head, entry: Entry) -> _Head:
+    envelope = entry.envelope
+    if envelope.version != head.version + 1:
+        finding = f"{entry.subject} goes from version {head.version} to {envelope.version}"
+        raise LogDamagedError(entry.position, finding)
+    if envelope.previous != head.payload_sha256:
+        raise LogDamagedError(entry.position, f"{entry.subject} version {head.version} is not as it was written")
+    return _Head(subject=entry.subject, version=envelope.version, payload_sha256=payload_hash(entry.payload))
+
+
+def _row(entry: Entry) -> _Row:
+    envelope = entry.envelope
+    return _Row(
+        position=entry.position,
+        event_id=envelope.event_id,
+        subject=entry.subject,
+        aggregate=envelope.aggregate,
+        aggregate_id=envelope.id,
+        version=envelope.version,
+        type=envelope.type,
+        organization_id=envelope.organization,
+        actor=envelope.actor,
+        cause=envelope.cause,
+        correlation=envelope.correlation,
+        at=envelope.at,
+        payload=entry.payload,
+    )
+
+
+AUDIT_LOG = Projection("audit_log", 1, _TABLES, apply)

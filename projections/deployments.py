@@ -1,0 +1,222 @@
+"""Deployments: a model wanted N times, and how far its instances have come.
+
+It folds the events of both: a deployment's own, and those of its instances, each through the domain's own evolve. The
+surprising rule: a refused wish is on record as it was spoken, so its numbers and names may be beyond reason, and no
+index may be made of them.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal, assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from domain.deployment import DeploymentEvent, DeploymentRefused, DeploymentRequested, DeploymentStopped
+from domain.ids import DeploymentId, InstanceId, OrganizationId
+from domain.instance import INSTANCE
+from domain.instance_events import ENDED, Instance
+from projections.projection import Connection, Entry, Projection
+from projections.query import MAX_LIST_ROWS, find_all, find_one
+from projections.table import Table, fingerprint, known
+
+_TABLES = f"""
+-- states are {fingerprint(Instance)}
+CREATE TABLE deployments (
+    id text PRIMARY KEY,
+    organization_id text NOT NULL,
+    model_code text NOT NULL,
+    instances bigint NOT NULL,
+    engine text NOT NULL,
+    provider text NOT NULL,
+    zone text NOT NULL,
+    instance_type text NOT NULL,
+    price_eur_micros_per_hour bigint NOT NULL,
+    error_code text NOT NULL,
+    error_message text NOT NULL,
+    created_at timestamptz NOT NULL,
+    stopped_at timestamptz
+);
+CREATE INDEX deployments_by_organization ON deployments (organization_id, created_at);
+CREATE TABLE deployment_instances (
+    id text PRIMARY KEY,
+    deployment_id text NOT NULL,
+    ordinal bigint NOT NULL,
+    status text NOT NULL,
+    state bytea NOT NULL
+);
+CREATE INDEX deployment_instances_by_deployment ON deployment_instances (deployment_id, ordinal)
+"""
+
+Status = Literal["refused", "starting", "ready", "degraded", "failed", "stopping", "stopped"]
+
+
+class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployment.
+
+    Attributes:
+        instances: how many are wanted.
+        ready_instances: how many answer.
+        instance_ids: those that were requested so far, by ordinal.
+        status: see `status_of`.
+        error_code, error_message: why it was refused, else empty.
+    """
+
+    id: DeploymentId
+    organization_id: OrganizationId
+    model_code: str
+    instances: int
+    ready_instances: int
+    instance_ids: list[InstanceId]
+    status: Status
+    engine: str
+    provider: str
+    zone: str
+    instance_type: str
+    price_eur_micros_per_hour: int
+    error_code: str
+    error_message: str
+    created_at: datetime
+    stopped_at: datetime | None
+
+
+class _Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    id: DeploymentId
+    organization_id: OrganizationId
+    model_code: str
+    instances: int
+    engine: str
+    provider: str
+    zone: str
+    instance_type: str
+    price_eur_micros_per_hour: int
+    error_code: str
+    error_message: str
+    created_at: datetime
+    stopped_at: datetime | None
+
+
+class _Instance(msgspec.Struct, frozen=True, kw_only=True):
+    id: InstanceId
+    deployment_id: DeploymentId
+    ordinal: int
+    status: str
+    state: bytes
+
+
+_deployments = Table("deployments", _Deployment, key=("id",))
+_instances = Table("deployment_instances", _Instance, key=("id",))
+_states = msgspec.json.Decoder(Instance)
+
+FAILED_STATUSES = frozenset({"provisioning_failed", "startup_failed", "failed"})
+
+_SELECT = """
+    SELECT d.*, i.ids AS instance_ids, i.statuses
+    FROM deployments AS d CROSS JOIN LATERAL (
+        SELECT coalesce(array_agg(id ORDER BY ordinal), '{}') AS ids,
+            coalesce(array_agg(status ORDER BY ordinal), '{}') AS statuses
+        FROM deployment_instances WHERE deployment_id = d.id
+    ) AS i
+"""
+
+
+def status_of(*, refused: bool, stopped: bool, wanted: int, statuses: Sequence[str]) -> Status:
+    """In one word, what became of the wish.
+
+    ready: all wanted instances answer. degraded: some do, and one has failed, ended or gone silent. failed: none does,
+    and none is on its way. starting: otherwise. stopping until the last instance has ended.
+    """
+    ready = statuses.count("ready")
+    lost = sum(status in ENDED or status in FAILED_STATUSES or status == "unavailable" for status in statuses)
+    if refused:
+        return "refused"
+    if stopped:
+        return "stopped" if all(status in ENDED for status in statuses) else "stopping"
+    if ready >= wanted:
+        return "ready"
+    if ready and lost:
+        return "degraded"
+    return "failed" if statuses and lost == len(statuses) else "starting"
+
+
+async def find_deployment(connection: Connection, organization_id: str, deployment_id: str) -> DeploymentView | None:
+    """None for a neighbour's deployment, as for one that does not exist."""
+    query = f"{_SELECT} WHERE d.organization_id = %s AND d.id = %s"
+    return await find_one(connection, _view, query, (organization_id, deployment_id))
+
+
+async def list_deployments(
+    connection: Connection, organization_id: str, *, stopped: bool = True
+) -> list[DeploymentView]:
+    """The organisation's deployments, newest first, at most MAX_LIST_ROWS; without the stopped ones if so told."""
+    query = f"""
+        {_SELECT} WHERE d.organization_id = %s AND (d.stopped_at IS NULL OR %s)
+        ORDER BY d.created_at DESC, d.id LIMIT %s
+    """
+    return await find_all(connection, _view, query, (organization_id, stopped, MAX_LIST_ROWS))
+
+
+def _view(*, instance_ids: list[InstanceId], statuses: list[str], **columns: Any) -> DeploymentView:
+    row = _Deployment(**columns)
+    return DeploymentView(
+        **columns,
+        instance_ids=instance_ids,
+        ready_instances=statuses.count("ready"),
+        status=status_of(
+            refused=bool(row.error_code),
+            stopped=row.stopped_at is not None,
+            wanted=row.instances,
+            statuses=statuses,
+        ),
+    )
+
+
+async def apply(entries: Sequence[Entry], connection: Connection) -> None:
+    own = [entry for entry in entries if entry.envelope.aggregate == "deployment"]
+    await _deployments.fold(own, connection, _fold)
+    of_instances = [entry for entry in entries if entry.envelope.aggregate == "instance"]
+    await _instances.fold(of_instances, connection, _fold_instance)
+
+
+def _fold(row: _Deployment | None, entry: Entry) -> _Deployment:
+    event: DeploymentEvent = entry.event
+    match event:
+        case DeploymentRequested():
+            return _requested(event, entry)
+        case DeploymentRefused():
+            return replace(known(row, entry), error_code=event.code, error_message=event.message)
+        case DeploymentStopped():
+            return replace(known(row, entry), stopped_at=entry.envelope.at)
+        case _:
+            assert_never(event)
+
+
+def _requested(event: DeploymentRequested, entry: Entry) -> _Deployment:
+    asked = ("model_code", "engine", "provider", "zone", "instance_type", "price_eur_micros_per_hour")
+    return _Deployment(
+        id=DeploymentId(entry.envelope.id),
+        organization_id=entry.envelope.organization,
+        **{field: getattr(event, field) for field in asked},
+        instances=event.instances,
+        error_code="",
+        error_message="",
+        created_at=entry.envelope.at,
+        stopped_at=None,
+    )
+
+
+def _fold_instance(row: _Instance | None, entry: Entry) -> _Instance:
+    before = _states.decode(row.state) if row else INSTANCE.initial
+    state = INSTANCE.evolve(before, entry.event, entry.envelope.at)
+    if row is None and state.request:
+        row = _Instance(
+            id=InstanceId(entry.envelope.id),
+            deployment_id=state.request.deployment_id,
+            ordinal=state.request.ordinal,
+            status="",
+            state=b"",
+        )
+    return replace(known(row, entry), status=state.status, state=msgspec.json.encode(state))
+
+
+DEPLOYMENTS = Projection("deployments", 1, _TABLES, apply, aggregates=frozenset({"deployment", "instance"}))

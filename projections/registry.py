@@ -1,0 +1,26 @@
+"""The one list of all read models: what the projections process keeps, and whose schemas readers search."""
+
+from projections.api_keys import API_KEYS
+from projections.audit_log import AUDIT_LOG
+from projections.deployments import DEPLOYMENTS
+from projections.instances import INSTANCES
+from projections.models import MODELS
+from projections.organizations import ORGANIZATIONS
+from projections.projection import Projection
+from projections.router import ROUTER
+from projections.sessions import SESSIONS
+from projections.usage import USAGE
+from projections.users import USERS
+
+PROJECTIONS: tuple[Projection, ...] = (
+    ORGANIZATIONS,
+    USERS,
+    SESSIONS,
+    API_KEYS,
+    MODELS,
+    DEPLOYMENTS,
+    INSTANCES,
+    ROUTER,
+    USAGE,
+    AUDIT_LOG,
+)

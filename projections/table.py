@@ -1,0 +1,192 @@
+"""A table whose rows are one frozen struct: loaded by key, folded in memory, written back in one statement.
+
+    entries of a batch ──> SELECT the rows they touch ──> fold ──> INSERT ... SELECT unnest ... ON CONFLICT DO UPDATE
+
+A batch costs two statements however many events it holds. The struct's fields are the table's columns, by name.
+"""
+# ruff: noqa: S608 - the SQL is put together from names in our own code; values always travel as parameters
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec.inspect import (
+    BoolType,
+    BytesType,
+    DateTimeType,
+    FloatType,
+    IntType,
+    LiteralType,
+    NoneType,
+    StrType,
+    StructType,
+    Type,
+    UnionType,
+    type_info,
+)
+from psycopg.rows import class_row, scalar_row
+
+from projections.projection import Connection, Entry, LogDamagedError
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+MAX_BIGINT = 2**63 - 1
+
+_COLUMN_TYPES: Mapping[type[Type], str] = {
+    StrType: "text",
+    LiteralType: "text",
+    IntType: "bigint",
+    BoolType: "boolean",
+    FloatType: "double precision",
+    DateTimeType: "timestamptz",
+    BytesType: "bytea",
+}
+
+
+@dataclass(frozen=True)
+class Table(Generic[R]):
+    """One table of a projection.
+
+    Attributes:
+        name: unqualified.
+        row: struct with one field a column.
+        key: the columns of its primary key, the first fields of `row`.
+    """
+
+    name: str
+    row: type[R]
+    key: tuple[str, ...]
+
+    async def fold(
+        self, entries: Sequence[Entry], connection: Connection, step: Callable[[R | None, Entry], R]
+    ) -> None:
+        """Folds each entry into the row of its aggregate; for tables with one row an aggregate, keyed by its id."""
+        rows = await self.load(connection, [(entry.envelope.id,) for entry in entries])
+        for entry in entries:
+            key = (entry.envelope.id,)
+            rows[key] = step(rows.get(key), entry)
+        await self.put(connection, rows.values())
+
+    async def load(self, connection: Connection, keys: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], R]:
+        """The stored rows of these keys; a key without a row is missing from the answer."""
+        wanted = sorted(set(keys))
+        if not wanted:
+            return {}
+        async with connection.cursor(row_factory=class_row(self.row)) as cursor:
+            await cursor.execute(self._select, [list(column) for column in zip(*wanted, strict=True)])
+            return {self._key_of(row): row for row in await cursor.fetchall()}
+
+    async def put(self, connection: Connection, rows: Iterable[R]) -> None:
+        """Inserts new rows and replaces stored ones; each key at most once."""
+        await self._write(connection, self._put, rows)
+
+    async def add(self, connection: Connection, rows: Iterable[R]) -> None:
+        """Inserts new rows; a key that is already stored is an error, for each event is folded once."""
+        await self._write(connection, self._insert, rows)
+
+    async def add_new(self, connection: Connection, rows: Iterable[R]) -> list[str]:
+        """Inserts the rows whose key (of one text column) is not stored yet; returns the keys of those."""
+        columns = self._columns(rows)
+        if not columns:
+            return []
+        async with connection.cursor(row_factory=scalar_row) as cursor:
+            await cursor.execute(self._add_new, columns)
+            return await cursor.fetchall()
+
+    async def remove(self, connection: Connection, keys: Iterable[tuple[Any, ...]]) -> None:
+        """Deletes the rows of these keys."""
+        if wanted := sorted(set(keys)):
+            await connection.execute(self._delete, [list(column) for column in zip(*wanted, strict=True)])
+
+    async def _write(self, connection: Connection, statement: str, rows: Iterable[R]) -> None:
+        if columns := self._columns(rows):
+            await connection.execute(statement, columns)
+
+    def _columns(self, rows: Iterable[R]) -> list[list[Any]]:
+        """The rows, turned; a number from the outside that no column holds must not stop everybody's read model."""
+        turned = zip(*map(msgspec.structs.astuple, rows), strict=True)
+        return [
+            [_within_bigint(value) for value in column] if kind == "bigint" else list(column)
+            for column, kind in zip(turned, self._types.values(), strict=False)
+        ]
+
+    def _key_of(self, row: R) -> tuple[Any, ...]:
+        return tuple(getattr(row, column) for column in self.key)
+
+    @cached_property
+    def _types(self) -> dict[str, str]:
+        """Column -> Postgres type, in the order of the struct's fields."""
+        info = type_info(self.row)
+        assert isinstance(info, StructType)  # noqa: S101 - what type_info says of a struct; narrows the type
+        return {field.name: _column_type(field.type) for field in info.fields}
+
+    @cached_property
+    def _select(self) -> str:
+        return f"SELECT {', '.join(self._types)} FROM {self.name} {self._where}"
+
+    @cached_property
+    def _delete(self) -> str:
+        return f"DELETE FROM {self.name} {self._where}"
+
+    @cached_property
+    def _where(self) -> str:
+        arrays = _arrays(self._types[column] for column in self.key)
+        return f"WHERE ({', '.join(self.key)}) IN (SELECT * FROM unnest({arrays}))"
+
+    @cached_property
+    def _insert(self) -> str:
+        return (
+            f"INSERT INTO {self.name} ({', '.join(self._types)}) SELECT * FROM unnest({_arrays(self._types.values())})"
+        )
+
+    @cached_property
+    def _put(self) -> str:
+        others = ", ".join(f"{column} = excluded.{column}" for column in self._types if column not in self.key)
+        return f"{self._insert} ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {others}"
+
+    @cached_property
+    def _add_new(self) -> str:
+        return f"{self._insert} ON CONFLICT DO NOTHING RETURNING {', '.join(self.key)}"
+
+
+def fingerprint(stored: Any) -> str:
+    """Of a type whose JSON a table holds; put it into the DDL, so that a changed type asks for a new version.
+
+    A row of the old shape would decode with the defaults of its new fields, and nobody would fold it again.
+    """
+    return sha256(msgspec.json.encode(_bare(msgspec.json.schema(stored)), order="deterministic")).hexdigest()[:16]
+
+
+def _bare(schema: Any) -> Any:
+    """Without the words about it: a better docstring is no other shape."""
+    if isinstance(schema, dict):
+        return {key: _bare(value) for key, value in schema.items() if key not in {"description", "title"}}
+    return [_bare(value) for value in schema] if isinstance(schema, list) else schema
+
+
+def known(row: R | None, entry: Entry) -> R:
+    """The row that an earlier event must have begun.
+
+    Raises:
+        LogDamagedError: it did not.
+    """
+    if row is None:
+        raise LogDamagedError(entry.position, f"{entry.envelope.type} on {entry.subject}, which was never begun")
+    return row
+
+
+def _within_bigint(value: int | None) -> int | None:
+    return value if value is None else max(-MAX_BIGINT, min(value, MAX_BIGINT))
+
+
+def _column_type(field: Type) -> str:
+    if isinstance(field, UnionType):
+        (field,) = (member for member in field.types if not isinstance(member, NoneType))
+    return _COLUMN_TYPES[type(field)]
+
+
+def _arrays(types: Iterable[str]) -> str:
+    return ", ".join(f"%s::{kind}[]" for kind in types)

@@ -1,0 +1,193 @@
+"""Inference usage: one row a request, and totals by instance and key that grow with it.
+
+The stream's message id dedupes for an hour only; here the request id is the primary key, and the totals count exactly
+the rows that were new. Who sends a record twice changes nothing, however late.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from psycopg import sql
+
+from domain.ids import ApiKeyId, DeploymentId, InstanceId, OrganizationId
+from domain.usage import Outcome, UsageRecord
+from projections.projection import Connection, Projection, UsageEntry
+from projections.query import MAX_LIST_ROWS, find_all, find_one, page_rows
+from projections.table import Table
+
+FAILED: frozenset[Outcome] = frozenset({"upstream_failed", "refused_by_engine"})
+"""A client who left got what it asked for until then, so that is no failure."""
+
+_TABLES = """
+CREATE TABLE usage_records (
+    request_id text PRIMARY KEY,
+    position bigint NOT NULL,
+    organization_id text NOT NULL,
+    api_key_id text NOT NULL,
+    deployment_id text NOT NULL,
+    instance_id text NOT NULL,
+    model_code text NOT NULL,
+    endpoint text NOT NULL,
+    at timestamptz NOT NULL,
+    streamed boolean NOT NULL,
+    outcome text NOT NULL,
+    failed boolean NOT NULL,
+    status_code bigint NOT NULL,
+    finish_reason text,
+    prompt_tokens bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    cached_tokens bigint NOT NULL,
+    counted_by text NOT NULL,
+    ttft_ms double precision,
+    duration_ms double precision NOT NULL
+);
+CREATE INDEX usage_records_by_organization ON usage_records (organization_id, at);
+CREATE TABLE usage_totals (
+    organization_id text NOT NULL,
+    instance_id text NOT NULL,
+    api_key_id text NOT NULL,
+    deployment_id text NOT NULL,
+    model_code text NOT NULL,
+    requests bigint NOT NULL,
+    failed_requests bigint NOT NULL,
+    prompt_tokens bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    cached_tokens bigint NOT NULL,
+    first_request_at timestamptz NOT NULL,
+    last_request_at timestamptz NOT NULL,
+    PRIMARY KEY (organization_id, instance_id, api_key_id)
+);
+CREATE INDEX usage_totals_by_key ON usage_totals (api_key_id)
+"""
+
+
+class UsageTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over some requests.
+
+    Attributes:
+        of: what they have in common: a model code, or the id of an instance, a deployment or a key.
+        first_request_at, last_request_at: None when there was no request.
+    """
+
+    of: str
+    total_requests: int = 0
+    failed_requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    first_request_at: datetime | None = None
+    last_request_at: datetime | None = None
+
+    @property
+    def successful_requests(self) -> int:
+        return self.total_requests - self.failed_requests
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class RequestView(msgspec.Struct, frozen=True, kw_only=True):
+    """One request; a row of the table as well."""
+
+    request_id: str
+    position: int
+    organization_id: OrganizationId
+    api_key_id: ApiKeyId
+    deployment_id: DeploymentId
+    instance_id: InstanceId
+    model_code: str
+    endpoint: str
+    at: datetime
+    streamed: bool
+    outcome: Outcome
+    failed: bool
+    status_code: int
+    finish_reason: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    counted_by: str
+    ttft_ms: float | None
+    duration_ms: float
+
+
+class _LastUse(msgspec.Struct, frozen=True):
+    api_key_id: str
+    at: datetime
+
+
+_records = Table("usage_records", RequestView, key=("request_id",))
+_COPIED = tuple(f for f in RequestView.__struct_fields__ if f in UsageRecord.__struct_fields__)
+
+Grouping = Literal["model_code", "api_key_id", "instance_id", "deployment_id"]
+
+_SUMS = """
+    sum(requests)::bigint AS total_requests, sum(failed_requests)::bigint AS failed_requests,
+    sum(prompt_tokens)::bigint AS prompt_tokens, sum(completion_tokens)::bigint AS completion_tokens,
+    sum(cached_tokens)::bigint AS cached_tokens,
+    min(first_request_at) AS first_request_at, max(last_request_at) AS last_request_at
+"""
+
+
+async def list_usage(connection: Connection, organization_id: str, *, by: Grouping) -> list[UsageTotals]:
+    """The organisation's totals, one for each model, key, instance or deployment that was used."""
+    query = sql.SQL(
+        "SELECT {by} AS of, {sums} FROM usage_totals WHERE organization_id = %s GROUP BY {by} ORDER BY {by} LIMIT %s"
+    ).format(by=sql.Identifier(by), sums=sql.SQL(_SUMS))
+    return await find_all(connection, UsageTotals, query, (organization_id, MAX_LIST_ROWS))
+
+
+async def find_instance_usage(connection: Connection, organization_id: str, instance_id: str) -> UsageTotals:
+    """Zeros for an instance that was not used, and for a neighbour's."""
+    query = sql.SQL(
+        "SELECT instance_id AS of, {sums} FROM usage_totals WHERE organization_id = %s AND instance_id = %s GROUP BY 1"
+    ).format(sums=sql.SQL(_SUMS))
+    found = await find_one(connection, UsageTotals, query, (organization_id, instance_id))
+    return found or UsageTotals(of=instance_id)
+
+
+async def list_requests(connection: Connection, organization_id: str, *, limit: int = 100) -> list[RequestView]:
+    """The organisation's newest requests."""
+    query = "SELECT * FROM usage_records WHERE organization_id = %s ORDER BY at DESC, request_id DESC LIMIT %s"
+    return await find_all(connection, RequestView, query, (organization_id, page_rows(limit)))
+
+
+async def find_last_uses(connection: Connection, api_key_ids: Sequence[str]) -> dict[str, datetime]:
+    """When each of these keys was last used; one that never was is missing from the answer."""
+    query = """
+        SELECT api_key_id, max(last_request_at) AS at FROM usage_totals WHERE api_key_id = ANY(%s) GROUP BY api_key_id
+    """
+    return {row.api_key_id: row.at for row in await find_all(connection, _LastUse, query, (list(api_key_ids),))}
+
+
+async def apply(entries: Sequence[UsageEntry], connection: Connection) -> None:
+    rows = {entry.record.request_id: _row(entry) for entry in reversed(entries)}
+    new = await _records.add_new(connection, rows.values())
+    await connection.execute(_ADD_UP, (new,))
+
+
+def _row(entry: UsageEntry) -> RequestView:
+    copied = {field: getattr(entry.record, field) for field in _COPIED}
+    return RequestView(position=entry.position, failed=entry.record.outcome in FAILED, **copied)
+
+
+_ADD_UP = """
+    INSERT INTO usage_totals
+    SELECT organization_id, instance_id, api_key_id, min(deployment_id), min(model_code),
+        count(*), count(*) FILTER (WHERE failed), sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens),
+        min(at), max(at)
+    FROM usage_records WHERE request_id = ANY(%s) GROUP BY organization_id, instance_id, api_key_id
+    ON CONFLICT (organization_id, instance_id, api_key_id) DO UPDATE SET
+        requests = usage_totals.requests + excluded.requests,
+        failed_requests = usage_totals.failed_requests + excluded.failed_requests,
+        prompt_tokens = usage_totals.prompt_tokens + excluded.prompt_tokens,
+        completion_tokens = usage_totals.completion_tokens + excluded.completion_tokens,
+        cached_tokens = usage_totals.cached_tokens + excluded.cached_tokens,
+        first_request_at = least(usage_totals.first_request_at, excluded.first_request_at),
+        last_request_at = greatest(usage_totals.last_request_at, excluded.last_request_at)
+"""
+
+USAGE = Projection("usage", 1, _TABLES, apply, stream="USAGE")

@@ -1,0 +1,104 @@
+"""Routing tables for specifications: what happened, told in one line each, folded by the real table.
+
+routing(ready("i1", port=8000), key(CLEAR_KEY))        entries in the given order, positions 1, 2, 3 ...
+"""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from msgspec.structs import replace
+
+from domain.api_key import ApiKeyIssued, key_from, key_hash
+from domain.deployment import DeploymentRequested
+from domain.ids import EventId, OrganizationId
+from domain.instance_events import DrainStarted, InstanceReady, InstanceRequested, WorkerRegistered
+from domain.message import Envelope, subject_of
+from infra.events.port import Append, EventLog
+from projections.projection import Entry
+from projections.routing_table import RoutingTable
+from tests.examples import ACME, ALICE, example
+from tests.given import EVENTS, NOON
+
+MODEL = "mock-echo-model"
+CLEAR_KEY = key_from(b"\x07" * 28)
+STRANGERS_KEY = key_from(b"\x08" * 28)
+GLOBEX = "0192aaaa-0000-7000-8000-00000globex0"
+
+Said = tuple[str, str, Any]
+"""(organisation, aggregate id, event)"""
+
+
+def entries(said: Iterable[Said], *, after: int = 0) -> list[Entry]:
+    """Each as the log would show it, one second apart."""
+    return [_entry(position, *one) for position, one in enumerate(said, start=after + 1)]
+
+
+def routing(*told: Iterable[Said]) -> RoutingTable:
+    table = RoutingTable()
+    for entry in entries(one for many in told for one in many):
+        table.apply(entry)
+    return table
+
+
+def key(clear: str = CLEAR_KEY, *, organization: str = ACME, key_id: str = "k1") -> list[Said]:
+    issued = ApiKeyIssued(name="first", owner=ALICE, key_sha256=key_hash(clear), key_prefix=clear[:12])
+    return [(organization, key_id, issued)]
+
+
+def deployed(model: str = MODEL, *, organization: str = ACME, deployment_id: str = "d1") -> list[Said]:
+    return [(organization, deployment_id, replace(example(DeploymentRequested), model_code=model))]
+
+
+def registered(
+    instance_id: str, url: str = "http://127.8.0.1:8000", *, organization: str = ACME, model: str = MODEL, gpus: int = 1
+) -> list[Said]:
+    requested = replace(example(InstanceRequested), model_code=model, gpu_count=gpus)
+    return [
+        (organization, instance_id, requested),
+        (organization, instance_id, replace(example(WorkerRegistered), engine_url=url)),
+    ]
+
+
+def ready(
+    instance_id: str, url: str = "http://127.8.0.1:8000", *, organization: str = ACME, model: str = MODEL, gpus: int = 1
+) -> list[Said]:
+    told = registered(instance_id, url, organization=organization, model=model, gpus=gpus)
+    return [*told, (organization, instance_id, InstanceReady())]
+
+
+def draining(instance_id: str, *, organization: str = ACME) -> list[Said]:
+    return [(organization, instance_id, example(DrainStarted))]
+
+
+def _entry(position: int, organization: str, aggregate_id: str, event: Any) -> Entry:
+    decider = EVENTS[type(event)]
+    envelope = Envelope(
+        event_id=EventId(f"e{position}"),
+        aggregate=decider.aggregate,
+        id=aggregate_id,
+        version=1,
+        type=type(event).__name__,
+        schema=1,
+        organization=OrganizationId(organization),
+        actor="system:test",
+        cause=None,
+        correlation="c",
+        at=NOON + timedelta(seconds=position),
+        previous="",
+        data=msgspec.Raw(msgspec.json.encode(event)),
+    )
+    subject = subject_of(organization, decider.aggregate, aggregate_id)
+    return Entry(position, subject, msgspec.json.encode(envelope), envelope, event)
+
+
+async def tell(log: EventLog, *told: Iterable[Said]) -> int:
+    """Writes it to a log, each event under an id of its own; returns the position of the last one."""
+    position = await log.head()
+    for entry in entries((one for many in told for one in many), after=position):
+        last = await log.last(entry.subject)
+        message = (f"{uuid4()}", entry.payload)
+        position = await log.append([Append(entry.subject, last.position if last else 0, (message,))])
+    return position

@@ -1,0 +1,301 @@
+"""A world for reactions: a real dispatcher on a log in memory, a clock that stands still, and a cloud that can fail.
+
+    world = World(); await world.request_instance(); await world.settle(); world.cloud.created == [...]
+
+`fault` strikes one effect: the n-th call of the cloud or of dispatch, before or after it was done. `settle` is what the
+runtime does: tells the reaction everything twice, waits as asked, and goes on until nothing is left to do.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any, Literal, TypeVar
+
+from domain.aggregates import AGGREGATES
+from domain.decider import Decider
+from domain.deployment import DEPLOYMENT, Deployment
+from domain.ids import DeploymentId, InstanceId, OrganizationId, WorkerId
+from domain.instance import INSTANCE
+from domain.instance_commands import ObserveWorker, RegisterWorker, RequestInstance
+from domain.instance_events import Instance
+from domain.message import Context, Envelope, subject_of
+from domain.ports import Receipt
+from handlers.advance_instance import advance_instance
+from handlers.outcome import Done, Outcome, RetryAfter, outcome_of
+from handlers.ports import (
+    Absent,
+    CloudRefusedError,
+    CloudUnavailableError,
+    Doors,
+    Existence,
+    HandlerSettings,
+    Present,
+    Server,
+    ServerRequest,
+    Trigger,
+    Unknown,
+    Unsettled,
+)
+from infra.dispatch import Dispatcher
+from infra.events.codec import Codec
+from infra.events.memory import MemoryLog
+from tests.given import NOON
+
+ACME = OrganizationId("0192aaaa-0000-7000-8000-00000000acme")
+INSTANCE_1 = InstanceId("0192aaaa-0000-7000-8000-000000000001")
+DEPLOYED = DeploymentId("0192aaaa-0000-7000-8000-0000000de910")
+ALICE = Context(actor="user:alice", correlation="the-intent")
+MAX_LOOKS = 60
+
+T = TypeVar("T")
+C = TypeVar("C")
+E = TypeVar("E")
+S = TypeVar("S")
+When = Literal["before", "after"]
+React = Callable[[Trigger, Doors], Awaitable[Outcome]]
+
+
+class Killed(BaseException):
+    """The process ended on this line."""
+
+
+@dataclass
+class Fault:
+    """Strikes once: at the effect with this number, before or after it is done."""
+
+    number: int
+    when: When
+    error: BaseException
+
+
+@dataclass
+class Effects:
+    """Counts every effect and lets the fault strike."""
+
+    fault: Fault | None = None
+    names: list[str] = field(default_factory=list)
+
+    async def do(self, name: str, effect: Callable[[], Awaitable[T]]) -> T:
+        self.names.append(name)
+        fault = self.fault if self.fault is not None and self.fault.number == len(self.names) else None
+        if fault is not None and fault.when == "before":
+            raise fault.error
+        result = await effect()
+        if fault is not None:
+            raise fault.error
+        return result
+
+
+@dataclass
+class FakeCloud:
+    """Servers in memory. Unlike a good provider it makes a second server of the same name: the handlers must look."""
+
+    effects: Effects
+    servers: dict[str, Server] = field(default_factory=dict)
+    requests: list[ServerRequest] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    refuses_create: CloudRefusedError | None = None
+    refuses_start: CloudRefusedError | None = None
+    has_address: bool = True
+    blind: bool = False
+    unknown: str = ""
+
+    async def create_server(self, request: ServerRequest) -> Server:
+        return await self.effects.do("create_server", lambda: self._create(request))
+
+    async def start_server(self, provider_instance_id: str) -> None:
+        await self.effects.do("start_server", lambda: self._start(provider_instance_id))
+
+    async def find_server(self, *, name: str = "", provider_instance_id: str = "") -> Existence:
+        async def find() -> Existence:
+            if self.unknown:
+                return Unknown(self.unknown)
+            wanted = [s for s in self.servers.values() if name in (s.name, "") or not name]
+            wanted = [s for s in wanted if provider_instance_id in (s.provider_instance_id, "")]
+            return Present(wanted[0]) if wanted and not (self.blind and name) else Absent()
+
+        return await self.effects.do("find_server", find)
+
+    async def list_servers(self) -> Sequence[Server]:
+        if self.unknown:
+            raise CloudUnavailableError(self.unknown)
+        return list(self.servers.values())
+
+    async def delete_server(self, provider_instance_id: str) -> None:
+        await self.effects.do("delete_server", lambda: self._delete(provider_instance_id))
+
+    async def _create(self, request: ServerRequest) -> Server:
+        if self.refuses_create:
+            raise self.refuses_create
+        self.requests.append(request)
+        server = Server(
+            provider_instance_id=f"srv-{len(self.requests)}",
+            name=request.name,
+            tags=request.tags,
+            running=False,
+            ip_address="",
+        )
+        self.servers[server.provider_instance_id] = server
+        return server
+
+    async def _start(self, server_id: str) -> None:
+        if self.refuses_start:
+            raise self.refuses_start
+        server = self.servers[server_id]
+        address = "127.8.0.1" if self.has_address else ""
+        self.servers[server_id] = Server(
+            provider_instance_id=server_id, name=server.name, tags=server.tags, running=True, ip_address=address
+        )
+
+    async def _delete(self, server_id: str) -> None:
+        self.deleted.append(server_id)
+        self.servers.pop(server_id, None)
+
+
+class Secrets:
+    def bootstrap_token(self, instance_id: str, attempt: int) -> str:
+        return f"wb_{instance_id}_{attempt}"
+
+
+class Signer:
+    def sign(self, text: str) -> str:
+        return f"signed:{text}"
+
+
+class World:
+    def __init__(self, fault: Fault | None = None) -> None:
+        self.now = NOON
+        self.effects = Effects(fault)
+        self.cloud = FakeCloud(self.effects)
+        self.log = MemoryLog()
+        numbers = count(1)
+        self.dispatcher = Dispatcher(self.log, Codec(AGGREGATES), self.clock, lambda: f"event-{next(numbers)}")
+        self.unsettled: list[Unsettled] = []
+        self.doors = Doors(
+            dispatch=self._dispatch,
+            load=self.dispatcher.load,
+            clouds={"local": self.cloud},
+            secrets=Secrets(),
+            signer=Signer(),
+            clock=self.clock,
+            settings=HandlerSettings(
+                control_plane_url="http://127.0.0.1:8003", heartbeat_interval_s=5.0, drain_deadline_s=300
+            ),
+            list_unsettled=self._list_unsettled,
+        )
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    async def command(self, decider: Decider[Any, Any, Any], aggregate_id: str, command: object) -> None:
+        """Somebody else's command, e.g. a person's: it is no effect of a reaction."""
+        await self.dispatcher(decider, ACME, aggregate_id, command, ALICE)
+
+    async def instance(self, instance_id: str = INSTANCE_1) -> Instance:
+        return (await self.dispatcher.load(INSTANCE, ACME, instance_id)).state
+
+    async def deployment(self) -> Deployment:
+        return (await self.dispatcher.load(DEPLOYMENT, ACME, DEPLOYED)).state
+
+    async def envelopes(self, aggregate: str = "instance", aggregate_id: str = INSTANCE_1) -> list[Envelope]:
+        return [recorded.envelope for recorded in await self.log.read(subject_of(ACME, aggregate, aggregate_id))]
+
+    async def types(self, aggregate: str = "instance", aggregate_id: str = INSTANCE_1) -> list[str]:
+        return [envelope.type for envelope in await self.envelopes(aggregate, aggregate_id)]
+
+    async def request_instance(self, *, provider: str = "local", engine: str = "simulated") -> None:
+        await self.command(INSTANCE, INSTANCE_1, instance_wanted(provider=provider, engine=engine))
+
+    async def worker_gets_ready(self) -> None:
+        await self.command(INSTANCE, INSTANCE_1, WORKER)
+        await self.command(INSTANCE, INSTANCE_1, heartbeat(queue_depth=0))
+
+    async def tell(self, react: React, aggregate: str, aggregate_id: str, *, attempt: int = 0) -> Outcome:
+        """One look, as the runtime takes it; a process that is killed in it answers nothing and looks again."""
+        newest = (await self.envelopes(aggregate, aggregate_id))[-1]
+        trigger = Trigger(
+            organization=newest.organization,
+            aggregate=aggregate,
+            id=aggregate_id,
+            cause=newest.event_id,
+            correlation=newest.correlation,
+            version=newest.version,
+            attempt=attempt,
+        )
+        try:
+            return await react(trigger, self.doors)
+        except Killed:
+            return RetryAfter(0.1, "killed")
+        except Exception as error:  # noqa: BLE001 - that is the runtime's part
+            return outcome_of(error, version=trigger.version, attempt=attempt, own_faults=0)
+
+    async def settle(
+        self, react: React = advance_instance, aggregate: str = "instance", aggregate_id: str = INSTANCE_1
+    ) -> Outcome:
+        """Tells everything twice until nothing is left to do before a deadline far away."""
+        attempt = 0
+        for _ in range(MAX_LOOKS):
+            first = await self.tell(react, aggregate, aggregate_id, attempt=attempt)
+            second = await self.tell(react, aggregate, aggregate_id, attempt=attempt)
+            match second if isinstance(first, Done) else first:
+                case RetryAfter(seconds=seconds):
+                    attempt += 1
+                    self.later(seconds)
+                case Done(again_at=datetime() as again) if again - self.now < timedelta(seconds=60):
+                    self.now = again
+                case settled:
+                    return settled
+        raise AssertionError(f"not settled after {MAX_LOOKS} looks")
+
+    async def _dispatch(
+        self, decider: Decider[C, E, S], organization: str, aggregate_id: str, command: C, context: Context
+    ) -> Receipt[E]:
+        return await self.effects.do(
+            f"dispatch {type(command).__name__}",
+            lambda: self.dispatcher(decider, organization, aggregate_id, command, context),
+        )
+
+    async def _list_unsettled(self, after: str) -> Sequence[Unsettled]:
+        return [instance for instance in self.unsettled if instance.instance_id > after][:2]
+
+
+def instance_wanted(*, provider: str = "local", engine: str = "simulated") -> RequestInstance:
+    return RequestInstance(
+        deployment_id=DEPLOYED,
+        ordinal=1,
+        model_code="mock-echo-model",
+        engine=engine,
+        provider=provider,
+        zone="local",
+        instance_type="mock-local-instance",
+        gpu_count=1,
+        vram_per_gpu_gb=2,
+        price_eur_micros_per_hour=0,
+        startup_timeout_s=300,
+    )
+
+
+WORKER = RegisterWorker(
+    worker_id=WorkerId("worker-1"),
+    token_sha256="a" * 64,
+    token_prefix="wk_0192aaaa-",
+    engine_url="http://127.8.0.1:8000",
+    agent_url="http://127.8.0.1:8080",
+    agent_version="1.0.0",
+    agent_sha256="b" * 64,
+)
+
+
+def heartbeat(*, queue_depth: int) -> ObserveWorker:
+    return ObserveWorker(
+        status="ready",
+        engine_up=True,
+        model_loaded=True,
+        warmed_up=True,
+        queue_depth=queue_depth,
+        agent_sha256="b" * 64,
+    )

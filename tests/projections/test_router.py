@@ -1,0 +1,37 @@
+"""The router's tables: what a gateway loads is what it would have folded from the log itself."""
+
+from domain import instance_commands as c
+from domain.api_key import ApiKeyIssued, ApiKeyRevoked
+from projections.router import ROUTER, load_routing
+from projections.routing_table import RoutingTable
+from tests.examples import EVENT_EXAMPLES, example
+from tests.projections.grammar import Story, projected
+from tests.projections.steps import GONE, READY, requested
+
+
+def _story() -> Story:
+    story = Story().happened("acme", "k-1", example(ApiKeyIssued)).happened("acme", "d-1", *_deployment())
+    story.asked("acme", "i-1", requested(deployment_id="d-1"), *READY)
+    story.asked("acme", "i-2", requested(deployment_id="d-1"), *READY, *GONE).later(3)
+    return story.asked("acme", "i-2", c.RecordServerGone()).happened("acme", "k-1", ApiKeyRevoked())
+
+
+def _deployment() -> list[object]:
+    return [event for event in EVENT_EXAMPLES if type(event).__name__ == "DeploymentRequested"]
+
+
+async def test_the_loaded_table_is_the_folded_one(postgres_url: str) -> None:
+    story = _story()
+    folded = RoutingTable()
+    for entry in story.entries:
+        folded.apply(entry)
+    async with projected(postgres_url, ROUTER, story.of(ROUTER), batches=[3, 9, 14]) as connection:
+        loaded = await load_routing(connection)
+    assert {(type(row), row.id): row for row in loaded.rows()} == {(type(row), row.id): row for row in folded.rows()}
+    assert [worker.instance_id for worker in loaded.candidates("acme", "mock-echo-model")] == ["i-1"]
+
+
+async def test_the_table_goes_on_from_its_checkpoint(postgres_url: str) -> None:
+    async with projected(postgres_url, ROUTER, _story().of(ROUTER)) as connection:
+        await connection.execute("UPDATE platform.checkpoints SET position = 42 WHERE name = 'router'")
+        assert (await load_routing(connection)).position == 42

@@ -1,0 +1,75 @@
+"""Usage: each request counts once, whoever sends it how often; totals are sums of exactly those rows."""
+
+from datetime import timedelta
+from typing import Any
+
+from domain.usage import UsageRecord
+from projections.projection import UsageEntry
+from projections.usage import USAGE, find_instance_usage, find_last_uses, list_requests, list_usage
+from tests.given import NOON
+from tests.projections.examples import usage_record
+from tests.projections.grammar import projected
+
+
+def _entries(*records: UsageRecord) -> list[UsageEntry]:
+    return [UsageEntry(position, record) for position, record in enumerate(records, start=1)]
+
+
+def _at(seconds: int, request_id: str, **changes: Any) -> UsageRecord:
+    return usage_record(request_id, at=NOON + timedelta(seconds=seconds), **changes)
+
+
+async def test_totals_add_up_requests_tokens_and_failures(postgres_url: str) -> None:
+    entries = _entries(_at(5, "a"), _at(1, "b", outcome="upstream_failed"), _at(9, "c", outcome="client_left"))
+    async with projected(postgres_url, USAGE, entries, batches=[1]) as connection:
+        totals = await find_instance_usage(connection, "org-1", "instance-1")
+    assert (totals.total_requests, totals.successful_requests, totals.failed_requests) == (3, 2, 1)
+    assert (totals.prompt_tokens, totals.completion_tokens, totals.cached_tokens) == (30, 60, 12)
+    assert totals.total_tokens == 90
+    assert (totals.first_request_at, totals.last_request_at) == (
+        NOON + timedelta(seconds=1),
+        NOON + timedelta(seconds=9),
+    )
+
+
+async def test_a_request_counts_once_within_a_batch_and_across_batches(postgres_url: str) -> None:
+    entries = _entries(_at(1, "a"), _at(1, "a"), _at(2, "b"), _at(1, "a"))
+    async with projected(postgres_url, USAGE, entries, batches=[2]) as connection:
+        totals = await find_instance_usage(connection, "org-1", "instance-1")
+        rows = await list_requests(connection, "org-1")
+    assert totals.total_requests == 2
+    assert [(row.request_id, row.position) for row in rows] == [("b", 3), ("a", 1)]
+
+
+async def test_usage_is_grouped_by_what_is_asked(postgres_url: str) -> None:
+    entries = _entries(
+        _at(1, "a", api_key_id="key-1", instance_id="i-1"),
+        _at(2, "b", api_key_id="key-2", instance_id="i-1"),
+        _at(3, "c", api_key_id="key-2", instance_id="i-2", model_code="other"),
+    )
+    async with projected(postgres_url, USAGE, entries) as connection:
+        by_key = {row.of: row.total_requests for row in await list_usage(connection, "org-1", by="api_key_id")}
+        by_model = {row.of: row.total_tokens for row in await list_usage(connection, "org-1", by="model_code")}
+        by_instance = {row.of: row.total_requests for row in await list_usage(connection, "org-1", by="instance_id")}
+    assert by_key == {"key-1": 1, "key-2": 2}
+    assert by_model == {"mock-echo-model": 60, "other": 30}
+    assert by_instance == {"i-1": 2, "i-2": 1}
+
+
+async def test_a_key_was_last_used_by_its_latest_request(postgres_url: str) -> None:
+    entries = _entries(_at(7, "a"), _at(3, "b", instance_id="i-2"))
+    async with projected(postgres_url, USAGE, entries) as connection:
+        assert await find_last_uses(connection, ["key-1", "key-2"]) == {"key-1": NOON + timedelta(seconds=7)}
+
+
+async def test_an_instance_that_was_not_used_has_zeros(postgres_url: str) -> None:
+    async with projected(postgres_url, USAGE, []) as connection:
+        totals = await find_instance_usage(connection, "org-1", "instance-1")
+    assert (totals.total_requests, totals.total_tokens, totals.first_request_at) == (0, 0, None)
+
+
+async def test_a_neighbour_sees_no_usage(postgres_url: str) -> None:
+    async with projected(postgres_url, USAGE, _entries(_at(1, "a"))) as connection:
+        assert await list_usage(connection, "org-2", by="model_code") == []
+        assert await list_requests(connection, "org-2") == []
+        assert (await find_instance_usage(connection, "org-2", "instance-1")).total_requests == 0

@@ -1,0 +1,175 @@
+"""Deployments: a model wanted N times. Every wish is recorded first, so every refusal can be traced."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import Field
+
+from domain.deployment import DEPLOYMENT, Engine, StopDeployment, instance_ids
+from domain.ids import PLATFORM, DeploymentId
+from domain.model import MODEL, ModelListed
+from projections.deployments import DeploymentView, Status, find_deployment, list_deployments
+from projections.models import find_model, find_model_by_code
+from web.api.catalogue import provider_id
+from web.auth import Member, Position, Served, member
+from web.errors import not_found
+from web.intent import Intended
+from web.services import Services
+from web.shapes import Body, PathId, Reply, euros, uuid_or_404
+from web.wish import engine_of, place_of, request_of
+
+router = APIRouter(prefix="/deployments", tags=["deployments"])
+
+Viewer = Annotated[Member, Depends(member("deployments.view"))]
+Runner = Annotated[Member, Depends(member("deployments.change"))]
+
+REFUSED_STATUS = 400
+MAX_ASKED = 1_000_000
+"""Beyond this a number is no wish but noise; what is sane is the domain's to say, and its refusal an event."""
+
+
+class NewDeployment(Body):
+    """Name the model by `model` (its code) or `model_id` (uuid). Codes are preferred; older clients send ids."""
+
+    model: str = ""
+    model_code: str = ""
+    model_id: str = ""
+    instances: int = Field(default=1, ge=-MAX_ASKED, le=MAX_ASKED)
+    engine: Engine | None = None
+    provider_code: str = ""
+    provider: str = ""
+    provider_id: str = ""
+    zone: str = ""
+    zone_id: str = ""
+    instance_type: str = ""
+    instance_type_id: str = ""
+    startup_timeout_s: int | None = Field(default=None, ge=1, le=86_400)
+
+
+class DeploymentAccepted(Reply):
+    """`instance_id` is the first of `instances`; their ids are known before they are."""
+
+    status: Literal["accepted"] = "accepted"
+    deployment_id: str
+    model: str
+    instance_id: str
+    instances: list[str]
+    message: str
+
+
+class DeploymentFailed(Reply):
+    status: Literal["failed"] = "failed"
+    deployment_id: str
+    error: str
+    message: str
+
+
+class DeploymentShown(Reply):
+    """`instances` are wanted, `ready_instances` answer; `cost_per_hour` in EUR for each."""
+
+    id: str
+    organization_id: str
+    model_code: str
+    instances: int
+    ready_instances: int
+    instance_ids: list[str]
+    status: Status
+    engine: str
+    provider: str
+    provider_id: str
+    zone: str
+    instance_type: str
+    cost_per_hour: float
+    error_code: str
+    error_message: str
+    created_at: datetime
+    stopped_at: datetime | None
+
+
+@router.post("", status_code=202, response_model=DeploymentAccepted, responses={400: {"model": DeploymentFailed}})
+async def deploy(
+    body: NewDeployment, runner: Runner, services: Served, intent: Intended, position: Position
+) -> DeploymentAccepted | Response:
+    """Accepted, or refused with one of SPEC 1.6's codes; either way the wish is on record."""
+    deployment_id = DeploymentId(intent.draw.id("deployment"))
+    model_code, model = await _model(services, body, position)
+    place = place_of(
+        provider=body.provider_code or body.provider,
+        zone=body.zone,
+        instance_type=body.instance_type,
+        provider_id=body.provider_id,
+        zone_id=body.zone_id,
+        instance_type_id=body.instance_type_id,
+    )
+    command = request_of(
+        model_code=model_code,
+        model=model,
+        place=place,
+        instances=body.instances,
+        engine=engine_of(body.engine, model_code=model_code, provider=place.provider),
+        startup_timeout_s=body.startup_timeout_s or services.settings.startup_timeout_s,
+    )
+    await intent.send(DEPLOYMENT, runner.organization_id, deployment_id, command, actor=runner.caller.actor)
+    state = (await services.load(DEPLOYMENT, runner.organization_id, deployment_id)).state
+    if state.refusal:
+        failed = DeploymentFailed(deployment_id=deployment_id, error=state.refusal.code, message=state.refusal.message)
+        return Response(failed.model_dump_json(), REFUSED_STATUS, media_type="application/json")
+    ids = instance_ids(deployment_id, body.instances)
+    return DeploymentAccepted(
+        deployment_id=deployment_id,
+        model=model_code,
+        instance_id=ids[0],
+        instances=list(ids),
+        message=f"{len(ids)} instance{'s' if len(ids) > 1 else ''} of {model_code} requested.",
+    )
+
+
+async def _model(services: Services, body: NewDeployment, position: int) -> tuple[str, ModelListed | None]:
+    """The code that was named, and the catalogue's entry as of now; None when it lists no such model."""
+    code = body.model or body.model_code
+    async with services.read("models", position=position) as connection:
+        if code:
+            found = await find_model_by_code(connection, code)
+        else:
+            found = await find_model(connection, body.model_id) if body.model_id else None
+    if found is None:
+        return code or body.model_id, None
+    loaded = await services.load(MODEL, PLATFORM, found.id)
+    return found.code, loaded.state.listing
+
+
+@router.get("")
+async def deployments(viewer: Viewer, services: Served, position: Position) -> list[DeploymentShown]:
+    """The organisation's deployments, newest first."""
+    async with services.read("deployments", position=position) as connection:
+        found = await list_deployments(connection, viewer.organization_id)
+    return [_shown(one) for one in found]
+
+
+@router.get("/{deployment_id}")
+async def deployment(deployment_id: PathId, viewer: Viewer, services: Served, position: Position) -> DeploymentShown:
+    wanted = uuid_or_404("deployment", deployment_id)
+    async with services.read("deployments", position=position) as connection:
+        found = await find_deployment(connection, viewer.organization_id, wanted)
+    if found is None:
+        raise not_found("deployment")
+    return _shown(found)
+
+
+@router.delete("/{deployment_id}", status_code=202)
+async def stop_deployment(deployment_id: PathId, runner: Runner, intent: Intended) -> None:
+    """Stops all its instances; running answers finish first."""
+    wanted = DeploymentId(uuid_or_404("deployment", deployment_id))
+    await intent.send(DEPLOYMENT, runner.organization_id, wanted, StopDeployment(), actor=runner.caller.actor)
+
+
+def _shown(view: DeploymentView) -> DeploymentShown:
+    fields = {name: getattr(view, name) for name in DeploymentView.__struct_fields__}
+    return DeploymentShown.model_validate(
+        {
+            **fields,
+            "provider_id": provider_id(view.provider),
+            "cost_per_hour": euros(view.price_eur_micros_per_hour),
+        }
+    )

@@ -1,0 +1,241 @@
+"""Who calls, and whether they may: every endpoint takes exactly one of the dependencies of this file.
+
+    cookie ─┐
+    X-API-Key ─┼─> identify ──> Caller ──> public | signed_in | member(action) | platform_admin | worker
+    Bearer ─┘      (session row, membership: read with each request, never from the token's claims)
+
+The surprising rule: a cookie alone changes nothing. A browser sends it along with a foreign page's form too, so a write
+that is authenticated by cookie must also carry `X-Requested-With`, or an `Origin` that is our own host.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+
+from domain.api_key import KEY_PREFIX, is_well_formed, key_hash
+from domain.ids import ApiKeyId, OrganizationId, SessionId, UserId
+from domain.organization import Role
+from domain.user import PlatformRole
+from projections.api_keys import find_api_key_by_hash
+from projections.organizations import find_role
+from projections.sessions import find_session
+from projections.users import find_user
+from web.errors import ApiError
+from web.permissions import Action, is_allowed
+from web.services import Services
+from web.tokens import COOKIE, read_token, token_hash
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+MAX_POSITION = 2**63 - 1
+MAX_CREDENTIAL_LENGTH = 4096
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who is behind a request.
+
+    Attributes:
+        organization_id: the workspace; None for the personal one.
+        role: in that workspace.
+        session_id: None for a caller with an API key.
+        jti: of the session's token.
+    """
+
+    user_id: UserId
+    platform_role: PlatformRole
+    organization_id: OrganizationId | None
+    role: Role | None
+    session_id: SessionId | None = None
+    jti: str = ""
+    api_key_id: ApiKeyId | None = None
+
+    @property
+    def actor(self) -> str:
+        return f"key:{self.api_key_id}" if self.api_key_id else f"user:{self.user_id}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A caller inside an organisation, allowed to do what the endpoint names."""
+
+    caller: Caller
+    organization_id: OrganizationId
+    role: Role
+
+    @property
+    def user_id(self) -> UserId:
+        return self.caller.user_id
+
+    def may(self, action: Action) -> bool:
+        return is_allowed(self.role, action)
+
+
+def services_of(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def asked_position(request: Request) -> int:
+    """The position that the caller wants to see; 0 when it did not say.
+
+    Raises:
+        ApiError: 400 invalid_position.
+    """
+    given = request.headers.get("event-position") or request.query_params.get("position") or "0"
+    if not (given.isascii() and given.isdigit() and int(given[:20]) <= MAX_POSITION):
+        raise ApiError(400, "invalid_position", "Event-Position is a whole number, as a reply's header gave it.")
+    return int(given[:20])
+
+
+async def identify(request: Request) -> Caller:
+    """Reads the credential and looks it up; once per request, however often it is asked.
+
+    Raises:
+        ApiError: 401 with one of SPEC 1's codes.
+        NotYetVisibleError, OSError: the read models do not answer.
+    """
+    known: Caller | None = getattr(request.state, "caller", None)
+    if known is None:
+        known = await _identify(request, services_of(request))
+        request.state.caller = known
+    return known
+
+
+async def _identify(request: Request, services: Services) -> Caller:
+    bearer = bearer_of(request)
+    if cookie := request.cookies.get(COOKIE):
+        caller = await _by_token(services, cookie, asked_position(request))
+        _refuse_foreign_pages(request)
+        return caller
+    if key := request.headers.get("x-api-key"):
+        return await _by_key(services, key)
+    if bearer.startswith(KEY_PREFIX):
+        return await _by_key(services, bearer)
+    if bearer:
+        return await _by_token(services, bearer, asked_position(request))
+    raise ApiError(401, "login_required", "Sign in first: POST /auth/login.")
+
+
+def bearer_of(request: Request) -> str:
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    return credential.strip()[:MAX_CREDENTIAL_LENGTH] if scheme.lower() == "bearer" else ""
+
+
+def _refuse_foreign_pages(request: Request) -> None:
+    """Browsers let a foreign page send our cookie, but neither this header nor a forged Origin."""
+    if request.method in SAFE_METHODS or request.headers.get("x-requested-with"):
+        return
+    origin = request.headers.get("origin", "")
+    if not origin or urlsplit(origin).netloc != request.headers.get("host", ""):
+        raise ApiError(403, "csrf_check_failed", "Send the header X-Requested-With with a change made by cookie.")
+
+
+async def _by_token(services: Services, token: str, position: int) -> Caller:
+    signed = read_token(services.settings, token, at=services.clock())
+    if signed is None:
+        raise ApiError(401, "invalid_token", "This token is not valid; sign in again.")
+    ended = ApiError(401, "session_invalid_or_expired", "This session has ended; sign in again.")
+    async with services.read("sessions", "users", "organizations", position=position) as connection:
+        session = await find_session(connection, signed.session_id)
+        if session is None or not session.is_live(services.clock()):
+            raise ended
+        if not hmac.compare_digest(session.token_sha256, token_hash(signed.jti)):
+            raise ended
+        user = await find_user(connection, session.user_id)
+        if user is None:
+            raise ended
+        role = await find_role(connection, session.organization_id, user.id) if session.organization_id else None
+    return Caller(
+        user_id=user.id,
+        platform_role=user.role,
+        organization_id=session.organization_id if role else None,
+        role=role,
+        session_id=session.id,
+        jti=signed.jti,
+    )
+
+
+async def _by_key(services: Services, key: str) -> Caller:
+    """A key acts for its owner, in its own organisation, for as long as the owner is a member there."""
+    refused = ApiError(401, "invalid_api_key", "This API key is unknown or revoked.")
+    if not is_well_formed(key):
+        raise refused
+    async with services.read("api_keys", "users", "organizations") as connection:
+        found = await find_api_key_by_hash(connection, key_hash(key))
+        if found is None or found.revoked_at is not None:
+            raise refused
+        owner = await find_user(connection, found.owner)
+        role = await find_role(connection, found.organization_id, found.owner)
+    if owner is None or role is None:
+        raise refused
+    return Caller(
+        user_id=owner.id,
+        platform_role="user",
+        organization_id=found.organization_id,
+        role=role,
+        api_key_id=found.id,
+    )
+
+
+async def public() -> None:
+    """Anyone, without a credential."""
+
+
+async def worker() -> None:
+    """A worker agent; its endpoint checks the token against the instance that the body names (workers.py)."""
+
+
+async def signed_in(request: Request) -> Caller:
+    """Any person with a live session."""
+    caller = await identify(request)
+    if caller.session_id is None:
+        raise ApiError(401, "login_required", "This needs a signed-in session; an API key will not do.")
+    return caller
+
+
+async def signed_in_or_key(request: Request) -> Caller:
+    """Any person with a live session, or an API key acting for its owner."""
+    return await identify(request)
+
+
+async def platform_admin(request: Request) -> Caller:
+    """A person with the global role admin."""
+    caller = await signed_in(request)
+    if caller.platform_role != "admin":
+        raise ApiError(403, "admin_required", "This needs a platform administrator.")
+    return caller
+
+
+def member(action: Action, *, keys: bool = False) -> Callable[[Request], Awaitable[Member]]:
+    """A dependency: a member of the current organisation whose role allows `action`; API keys too where `keys`."""
+
+    async def allowed(request: Request) -> Member:
+        caller = await (signed_in_or_key(request) if keys else signed_in(request))
+        if caller.organization_id is None or caller.role is None:
+            raise ApiError(400, "no_current_organization", "Choose an organisation: PUT /organizations/current.")
+        if not is_allowed(caller.role, action):
+            raise ApiError(403, "insufficient_permissions", f"Role {caller.role} does not allow {action}.")
+        return Member(caller, caller.organization_id, caller.role)
+
+    ACCESS_RULES[allowed] = action
+    return allowed
+
+
+ACCESS_RULES: dict[Callable[..., Awaitable[object]], str] = {
+    public: "public",
+    worker: "worker",
+    signed_in: "signed_in",
+    signed_in_or_key: "signed_in_or_key",
+    platform_admin: "platform_admin",
+}
+"""Every dependency that decides about access, with its name; a test asks each route for exactly one of them."""
+
+SignedIn = Annotated[Caller, Depends(signed_in)]
+SignedInOrKey = Annotated[Caller, Depends(signed_in_or_key)]
+PlatformAdmin = Annotated[Caller, Depends(platform_admin)]
+Served = Annotated[Services, Depends(services_of)]
+Position = Annotated[int, Depends(asked_position)]

@@ -1,0 +1,85 @@
+"""What surrounds every endpoint: a limit to bodies, headers that make browsers careful, and `Event-Position`.
+
+Plain ASGI functions, outermost first: hardened (limit, headers) > idempotent (idempotency.py) > positioned > the routes.
+"""
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from web.errors import error_reply
+
+MAX_BODY_BYTES = 1_048_576
+"""No request of this API needs more; a worker's heartbeat with 64 GPUs is about 20 kB."""
+
+SAFE_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; object-src 'none'; base-uri 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class _BodyTooLargeError(Exception):
+    pass
+
+
+def hardened(app: ASGIApp) -> ASGIApp:
+    """Adds SAFE_HEADERS to every reply, and answers 413 to a body over MAX_BODY_BYTES, declared or not."""
+
+    async def layer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        send = _with_headers(send)
+        scope.setdefault("state", {})
+        too_large = error_reply(413, "body_too_large", f"A body has at most {MAX_BODY_BYTES} bytes.")
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > MAX_BODY_BYTES:
+            return await too_large(scope, receive, send)
+        try:
+            await app(scope, _counting(receive), send)
+        except _BodyTooLargeError:
+            await too_large(scope, receive, send)
+
+    return layer
+
+
+def _with_headers(send: Send) -> Send:
+    async def send_safely(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in SAFE_HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return send_safely
+
+
+def _counting(receive: Receive) -> Receive:
+    seen = 0
+
+    async def count() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > MAX_BODY_BYTES:
+            raise _BodyTooLargeError
+        return message
+
+    return count
+
+
+def positioned(app: ASGIApp) -> ASGIApp:
+    """Adds `Event-Position` to the reply of every request that sent a command (intent.py leaves it in the state)."""
+
+    async def layer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_position(message: Message) -> None:
+            position = scope.get("state", {}).get("position", 0)
+            if message["type"] == "http.response.start" and position:
+                MutableHeaders(scope=message)["event-position"] = str(position)
+            await send(message)
+
+        await app(scope, receive, send_with_position)
+
+    return layer

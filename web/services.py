@@ -1,0 +1,173 @@
+"""What the web room needs of the world, as types: the ports behind every endpoint. infra/web_services.py fills them.
+
+One frozen `Services` travels through the application; nothing in web/ is global, opens a socket or reads a clock itself.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from domain.message import Recorded
+from domain.ports import Clock, Dispatch, Load
+from domain.telemetry import WorkerSeen
+from domain.values import Digest, Sealed
+from projections.projection import Read
+
+
+class TooManyLoginsError(Exception):
+    """The queue of password checks is full; trying again in a second may work."""
+
+
+class Vault(Protocol):
+    """Reads and seals personal data; see infra/vault.py."""
+
+    def digest(self, kind: str, value: str) -> Digest: ...
+
+    async def open_all(self, sealed: Sequence[Sealed]) -> list[str | None]: ...
+
+
+class Passwords(Protocol):
+    async def verify(self, user_id: str | None, password: str) -> bool:
+        """As slow for no user as for a wrong password. Raises TooManyLoginsError."""
+        ...
+
+
+class WorkerTokens(Protocol):
+    def bootstrap_attempt(self, instance_id: str, token: str) -> int | None:
+        """The attempt that the bootstrap token belongs to; None when it is not this instance's."""
+        ...
+
+
+class Log(Protocol):
+    """The part of the event log that live updates and resumed requests read."""
+
+    async def read(self, subject: str, *, after: int = 0) -> list[Recorded]: ...
+
+    async def head(self) -> int: ...
+
+    def follow(
+        self, *, after: int, subjects: Sequence[str] = (), batch: int = 500
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Recorded]]]: ...
+
+
+class Telemetry(Protocol):
+    async def publish(self, seen: WorkerSeen) -> None:
+        """Hands a heartbeat on; one lost is one sample less. Raises OSError when the stream is away."""
+        ...
+
+
+class KeptReply(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished reply as it is replayed; header names in lower case."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """The request may run.
+
+    Attributes:
+        seed: 32 random bytes, the same at every attempt; ids and secrets are drawn from it.
+        at: when the key was first used; also the same at every attempt.
+        resumed: an earlier attempt began and left no reply: part of its effect may be there already.
+    """
+
+    seed: bytes
+    at: datetime
+    resumed: bool
+
+
+class InFlight(msgspec.Struct, frozen=True):
+    """An attempt is running, or died less than a lease ago."""
+
+
+class KeyReused(msgspec.Struct, frozen=True):
+    """The key was used for another request."""
+
+
+class Idempotency(Protocol):
+    """Remembers each Idempotency-Key of a principal: its seed before anything is done, its reply at the end."""
+
+    async def claim(
+        self, principal: str, key: str, request: bytes, at: datetime
+    ) -> Claimed | KeptReply | InFlight | KeyReused: ...
+
+    async def finish(self, principal: str, key: str, reply: KeptReply) -> None: ...
+
+    async def release(self, principal: str, key: str, *, untouched: bool) -> None:
+        """The attempt ended without a reply worth keeping: the next one may run at once, from the same seed.
+
+        `untouched`: nothing can have been done, so the key is forgotten altogether.
+        """
+        ...
+
+
+class Parked(msgspec.Struct, frozen=True, kw_only=True):
+    """Work that a reaction gave up on."""
+
+    id: str
+    reaction: str
+    aggregate: str
+    aggregate_id: str
+    organization: str
+    position: int
+    event_id: str
+    reason: str
+    attempts: int
+    parked_at: datetime
+
+
+class Parking(Protocol):
+    """Work that handlers gave up on. Raises OSError when the store is away; False for an unknown id."""
+
+    async def list(self) -> Sequence[Parked]: ...
+
+    async def retry(self, parked_id: str) -> bool: ...
+
+    async def skip(self, parked_id: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Units as the names say; `token_key` signs sign-in tokens (32 bytes)."""
+
+    token_key: bytes = field(repr=False)
+    session_ttl_s: int = 43_200
+    cookie_secure: bool = False
+    heartbeat_interval_s: float = 5.0
+    startup_timeout_s: int = 3600
+    drain_deadline_s: int = 300
+    version: str = "0"
+    build_time: str = ""
+    expected_agent_sha256: str = ""
+    """Empty: any agent build may report."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """Ports of one web process.
+
+    Attributes:
+        chance: n -> n random bytes.
+        checks: name -> raises OSError while that dependency is away; for /readyz.
+    """
+
+    dispatch: Dispatch
+    load: Load
+    read: Read
+    log: Log
+    vault: Vault
+    passwords: Passwords
+    worker_tokens: WorkerTokens
+    idempotency: Idempotency
+    telemetry: Telemetry
+    parking: Parking
+    clock: Clock
+    chance: Callable[[int], bytes]
+    settings: Settings
+    checks: Mapping[str, Callable[[], Awaitable[object]]] = field(default_factory=dict)
