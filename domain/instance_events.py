@@ -297,8 +297,7 @@ def evolve(state: Instance, event: InstanceEvent, at: datetime) -> Instance:
         case VolumeDiscovered():
             return replace(state, volumes={**state.volumes, event.provider_volume_id: event})
         case VolumeResized():
-            resized = replace(state.volumes[event.provider_volume_id], size_gb=event.size_gb)
-            return _milestone(replace(state, volumes={**state.volumes, event.provider_volume_id: resized}), 25)
+            return _milestone(replace(state, volumes=_resized(state.volumes, event)), 25)
         case VolumeDeleted():
             left = {known: volume for known, volume in state.volumes.items() if known != event.provider_volume_id}
             return replace(state, volumes=left)
@@ -356,6 +355,11 @@ def evolve(state: Instance, event: InstanceEvent, at: datetime) -> Instance:
             return _reinstalling(state, at)
         case _:
             assert_never(event)
+
+
+def _resized(volumes: dict[str, VolumeDiscovered], event: VolumeResized) -> dict[str, VolumeDiscovered]:
+    known = volumes.get(event.provider_volume_id)
+    return {**volumes, event.provider_volume_id: replace(known, size_gb=event.size_gb)} if known else volumes
 
 
 def _bootstrapped(state: Instance, phase: str) -> Instance:

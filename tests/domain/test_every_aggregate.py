@@ -4,11 +4,13 @@ from typing import Any, get_type_hints
 
 import msgspec
 import pytest
+from hypothesis import given as forall
+from hypothesis import strategies as st
 
 from domain.aggregates import AGGREGATES
 from domain.decider import Decider, schema_of
 from tests.examples import COMMAND_EXAMPLES, EVENT_EXAMPLES
-from tests.given import COMMANDS, EVENTS
+from tests.given import COMMANDS, EVENTS, state_after
 
 BY_WORD = {decider.aggregate: decider for decider in AGGREGATES}
 
@@ -33,6 +35,19 @@ def test_an_event_survives_json(event: Any) -> None:
 def test_an_event_is_frozen_and_has_a_schema(event: Any) -> None:
     assert type(event).__struct_config__.frozen
     assert schema_of(type(event)) >= 1
+
+
+EVENTS_OF = {d.aggregate: [e for e in EVENT_EXAMPLES if EVENTS[type(e)] is d] for d in AGGREGATES}
+
+
+@forall(
+    st.sampled_from(AGGREGATES).flatmap(
+        lambda d: st.tuples(st.just(d), st.lists(st.sampled_from(EVENTS_OF[d.aggregate])))
+    )
+)
+def test_every_history_can_be_folded(told: tuple[Decider[Any, Any, Any], list[Any]]) -> None:
+    decider, history = told
+    assert isinstance(state_after(decider, history), decider.state_type)
 
 
 SECRET_WORDS = ("password", "secret", "api_key", "authorization")
