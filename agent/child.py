@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import msgspec
-import psutil  # type: ignore[import-untyped, unused-ignore]  # ships no types
+import psutil
 
 from agent.build import own_location
 from agent.event_log import RotatingFile

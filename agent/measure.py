@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
-import psutil  # type: ignore[import-untyped, unused-ignore]  # ships no types
+import psutil
 
 from agent.protocol import EngineLoad, GpuSample, Metadata, SystemSample
 

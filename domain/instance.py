@@ -22,6 +22,7 @@ from domain.instance_commands import (
     RecordServerCreated,
     RecordServerCreateFailed,
     RecordServerGone,
+    RecordServerReinstalled,
     RecordServerStarted,
     RecordServerStartFailed,
     RecordSshReached,
@@ -36,14 +37,11 @@ from domain.instance_commands import (
     StopInstance,
 )
 from domain.instance_events import (
-    COMING_UP,
-    ENDED,
     AddressAssigned,
     BootstrapPhaseDone,
     DrainStarted,
     EngineAnswered,
     EngineWarmedUp,
-    Instance,
     InstanceArchived,
     InstanceBooted,
     InstanceEvent,
@@ -57,6 +55,7 @@ from domain.instance_events import (
     ServerCreated,
     ServerCreateFailed,
     ServerCreateIntended,
+    ServerReinstalled,
     ServerSeenGone,
     ServerStarted,
     ServerStartFailed,
@@ -70,8 +69,8 @@ from domain.instance_events import (
     WorkerLost,
     WorkerRegistered,
     WorkerTokenConfirmed,
-    evolve,
 )
+from domain.instance_state import COMING_UP, ENDED, Instance, evolve
 
 DRAIN_GRACE_S = 2
 """A worker counts as drained only this long after the drain began: every gateway has read the event by then."""
@@ -131,6 +130,8 @@ def decide(state: Instance, command: InstanceCommand, at: datetime) -> Events:
             return _archive(state)
         case RequestReinstall():
             return _reinstall(state)
+        case RecordServerReinstalled():
+            return [ServerReinstalled()] if state.reinstall_wanted else []
         case _:
             assert_never(command)
 
@@ -318,7 +319,7 @@ def _reinstall(state: Instance) -> Events:
         raise Rejected("instance_terminated", "This instance has ended; deploy a new one.")
     if not state.ip_address:
         raise Rejected("instance_unreachable", "This instance has no address yet.")
-    return [ReinstallRequested()]
+    return [] if state.reinstall_wanted else [ReinstallRequested()]
 
 
 INSTANCE: Decider[InstanceCommand, InstanceEvent, Instance] = Decider(

@@ -138,6 +138,10 @@ class RequestReinstall(msgspec.Struct, frozen=True):
     pass
 
 
+class RecordServerReinstalled(msgspec.Struct, frozen=True):
+    pass
+
+
 InstanceCommand = (
     RequestInstance
     | IntendServerCreate
@@ -161,4 +165,5 @@ InstanceCommand = (
     | RecordServerGone
     | ArchiveInstance
     | RequestReinstall
+    | RecordServerReinstalled
 )

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from domain.instance_events import COMING_UP, Instance
+from domain.instance_state import COMING_UP, Instance
 
 GONE_RECHECK_S = 2
 """Pause between two looks at a server that is being deleted."""
@@ -31,6 +31,12 @@ class StartServer(msgspec.Struct, frozen=True):
 
 
 class FindAddress(msgspec.Struct, frozen=True):
+    provider_instance_id: str
+
+
+class ReinstallServer(msgspec.Struct, frozen=True):
+    """Make the server as it was when new; doing it twice is fine until it is recorded."""
+
     provider_instance_id: str
 
 
@@ -59,7 +65,17 @@ class Wait(msgspec.Struct, frozen=True):
     until: datetime | None
 
 
-Step = RecordIntent | CreateServer | StartServer | FindAddress | GiveUpStartup | Terminate | DeleteServer | Wait
+Step = (
+    RecordIntent
+    | CreateServer
+    | StartServer
+    | FindAddress
+    | ReinstallServer
+    | GiveUpStartup
+    | Terminate
+    | DeleteServer
+    | Wait
+)
 
 
 def next_step(state: Instance, now: datetime) -> Step:
@@ -87,6 +103,8 @@ def _provisioning(state: Instance) -> Step:
 
 
 def _coming_up(state: Instance, now: datetime) -> Step:
+    if state.reinstall_wanted:
+        return ReinstallServer(provider_instance_id=state.provider_instance_id)
     if state.request is None or state.boot_clock_started_at is None:
         return Wait(until=None)
     limit_s = state.request.startup_timeout_s

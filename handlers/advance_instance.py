@@ -20,11 +20,13 @@ from domain.instance_commands import (
     RecordServerCreated,
     RecordServerCreateFailed,
     RecordServerGone,
+    RecordServerReinstalled,
     RecordServerStarted,
     RecordServerStartFailed,
     RequestTermination,
 )
-from domain.instance_events import Instance, InstanceRequested
+from domain.instance_events import InstanceRequested
+from domain.instance_state import Instance
 from domain.instance_steps import (
     GONE_RECHECK_S,
     CreateServer,
@@ -32,6 +34,7 @@ from domain.instance_steps import (
     FindAddress,
     GiveUpStartup,
     RecordIntent,
+    ReinstallServer,
     StartServer,
     Step,
     Terminate,
@@ -51,6 +54,8 @@ from handlers.ports import (
     Unknown,
 )
 from handlers.server_tags import Owner, server_name, tags_of
+
+CloudStep = CreateServer | StartServer | FindAddress | ReinstallServer | DeleteServer
 
 NAME = "advance_instance"
 ACTOR = "system:handlers"
@@ -89,7 +94,7 @@ async def _do(step: Step, state: Instance, trigger: Trigger, doors: Doors) -> In
             return FailStartup(code="STARTUP_TIMEOUT", message=f"The worker was not ready within {step.after_s} s.")
         case Terminate():
             return RequestTermination(reason=step.reason)
-        case CreateServer() | StartServer() | FindAddress() | DeleteServer():
+        case CreateServer() | StartServer() | FindAddress() | ReinstallServer() | DeleteServer():
             return await _do_in_cloud(step, state, trigger, doors)
         case Wait():
             raise AssertionError("waiting is no deed")
@@ -106,7 +111,7 @@ def _intend(state: Instance, trigger: Trigger, doors: Doors) -> InstanceCommand:
 
 
 async def _do_in_cloud(
-    step: CreateServer | StartServer | FindAddress | DeleteServer, state: Instance, trigger: Trigger, doors: Doors
+    step: CloudStep, state: Instance, trigger: Trigger, doors: Doors
 ) -> InstanceCommand | RetryAfter | Park:
     cloud = doors.clouds.get(_provider(state))
     if cloud is None:  # a server may exist there: this must not be forgotten
@@ -118,6 +123,8 @@ async def _do_in_cloud(
             return await _start(step, cloud)
         case FindAddress():
             return await _find_address(step, trigger.attempt, cloud)
+        case ReinstallServer():
+            return await _reinstall(step, cloud)
         case DeleteServer():
             return await _delete(step, trigger.attempt, cloud)
         case _:
@@ -153,6 +160,14 @@ async def _start(step: StartServer, cloud: Cloud) -> InstanceCommand:
     except CloudRefusedError as refused:
         return RecordServerStartFailed(code=refused.code, message=refused.message)
     return RecordServerStarted()
+
+
+async def _reinstall(step: ReinstallServer, cloud: Cloud) -> InstanceCommand:
+    try:
+        await cloud.reinstall_server(step.provider_instance_id)
+    except CloudRefusedError as refused:
+        return FailStartup(code=refused.code, message=refused.message)
+    return RecordServerReinstalled()
 
 
 async def _find_address(step: FindAddress, attempt: int, cloud: Cloud) -> InstanceCommand | RetryAfter:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from domain.instance import INSTANCE
-from domain.instance_events import Instance
+from domain.instance_state import Instance
 from handlers.ports import Cloud, Doors, Server, Waking
 from handlers.server_tags import Owner, owner_of
 

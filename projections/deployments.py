@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from domain.deployment import DeploymentEvent, DeploymentRefused, DeploymentRequested, DeploymentStopped
 from domain.ids import DeploymentId, InstanceId, OrganizationId
 from domain.instance import INSTANCE
-from domain.instance_events import ENDED, Instance
+from domain.instance_state import ENDED, Instance
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, find_all, find_one
 from projections.table import Table, fingerprint, known

@@ -23,6 +23,7 @@ from domain.instance_events import (
     ServerCreated,
     ServerCreateFailed,
     ServerCreateIntended,
+    ServerReinstalled,
     ServerSeenGone,
     ServerStarted,
     ServerStartFailed,
@@ -59,6 +60,7 @@ _EndingEvent = (
     | InstanceTerminated
     | InstanceArchived
     | ReinstallRequested
+    | ServerReinstalled
 )
 
 
@@ -157,5 +159,7 @@ def _ending_words(event: _EndingEvent) -> Words:
             return Words("ARCHIVE_INSTANCE", "archive", "Archived.")
         case ReinstallRequested():
             return Words("REQUEST_REINSTALL", "repair", "A reinstallation was requested.")
+        case ServerReinstalled():
+            return Words("EXECUTE_REINSTALL", "repair", "The server was made as new; its agent begins again.")
         case _:
             assert_never(event)

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from domain.ids import DeploymentId, InstanceId, OrganizationId, WorkerId
 from domain.instance import INSTANCE
-from domain.instance_events import Instance, InstanceEvent, InstanceReady, InstanceRequested, InstanceTerminated, Status
+from domain.instance_events import InstanceEvent, InstanceReady, InstanceRequested, InstanceTerminated
+from domain.instance_state import Instance, Status
 from projections.instance_words import words_of
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, MAX_PAGE_ROWS, Direction, find_all, find_one, page_rows

@@ -21,7 +21,8 @@ from domain.api_key import API_KEY, ApiKeyIssued, ApiKeyRevoked
 from domain.deployment import DEPLOYMENT, DeploymentRefused, DeploymentRequested, DeploymentStopped
 from domain.ids import ApiKeyId, DeploymentId, InstanceId, OrganizationId, UserId
 from domain.instance import INSTANCE
-from domain.instance_events import ENDED, Instance, InstanceRequested, Status
+from domain.instance_events import InstanceRequested
+from domain.instance_state import ENDED, Instance, Status
 from projections.projection import Entry
 from projections.table import fingerprint
 

@@ -127,6 +127,7 @@ EVENT_EXAMPLES: tuple[object, ...] = (
     instance_events.InstanceTerminated(reason="user"),
     instance_events.InstanceArchived(),
     instance_events.ReinstallRequested(),
+    instance_events.ServerReinstalled(),
 )
 
 _LOCAL = PROVIDERS[0]
@@ -179,6 +180,7 @@ COMMAND_EXAMPLES: tuple[object, ...] = (
     instance_commands.RecordServerGone(),
     instance_commands.ArchiveInstance(),
     instance_commands.RequestReinstall(),
+    instance_commands.RecordServerReinstalled(),
 )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.engine.recipe import DEFAULT_FOLDER, Layout, is_prepared
+from infra.engine.recipe import Layout, is_prepared
 
 KV_CACHE_GB = 1
 MAX_MODEL_LENGTH_TOKENS = 1024
@@ -30,9 +30,9 @@ class PreparedEngine:
         return {"model": str(self.model_path), "args": list(self.args), "env": self.environment}
 
 
-def prepared_engine(root: Path) -> PreparedEngine | None:
-    """The engine that `python -m infra.engine.prepare` made in `root`/.engine; None when it is missing or stale."""
-    layout = Layout((root / DEFAULT_FOLDER).absolute())
+def prepared_engine(folder: Path) -> PreparedEngine | None:
+    """The engine that `python -m infra.engine.prepare` made in `folder`; None when it is missing or stale."""
+    layout = Layout(folder.absolute())
     if not is_prepared(layout):
         return None
     return PreparedEngine(

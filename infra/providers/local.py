@@ -88,6 +88,9 @@ class LocalCloud:
     async def start_server(self, provider_instance_id: str) -> None:
         await asyncio.to_thread(self._start, provider_instance_id)
 
+    async def reinstall_server(self, provider_instance_id: str) -> None:
+        await asyncio.to_thread(self._reinstall, provider_instance_id)
+
     async def find_server(self, *, name: str = "", provider_instance_id: str = "") -> Existence:
         return await asyncio.to_thread(self._find, provider_instance_id or server_id_of(name))
 
@@ -147,6 +150,16 @@ class LocalCloud:
             if record.power != "on":
                 record = replace(record, power="on")
                 self._files.write(record)
+            self._run_agent(record)
+
+    def _reinstall(self, server_id: str) -> None:
+        with self._files.locked(server_id):
+            record = self._files.find(server_id)
+            if record is None:
+                raise CloudRefusedError("PROVIDER_REINSTALL_FAILED", f"There is no local server {server_id}.")
+            self._end(server_id)
+            self._files.renew(server_id, archive=self._agent_archive)
+            self._lives.pop(server_id, None)
             self._run_agent(record)
 
     def _find(self, server_id: str) -> Existence:
@@ -275,7 +288,7 @@ def local_cloud(environment: Environment) -> LocalCloud:
     return LocalCloud(
         environment.data_dir / "servers",
         agent_archive=archive,
-        find_engine=lambda: prepared_engine(environment.engine_dir.absolute().parent),
+        find_engine=lambda: prepared_engine(environment.engine_dir),
     )
 
 

@@ -139,6 +139,15 @@ class LocalFiles:
         with _translated(f"write {record.name}"):
             write_private(self.folder(record.provider_instance_id).record, msgspec.json.encode(record))
 
+    def renew(self, server_id: str, *, archive: Path) -> None:
+        """Empties what the agent wrote and gives it today's program; the agent must have ended."""
+        folder = self.folder(server_id)
+        with _translated(f"reinstall {server_id}"):
+            for path in (folder.state, folder.home):
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir(mode=PRIVATE_FOLDER)
+            shutil.copyfile(archive, folder.archive)
+
     def remove(self, server_id: str) -> None:
         """Moves the folder out of sight; without its secret."""
         folder = self.folder(server_id)

@@ -20,6 +20,7 @@ from domain.instance_commands import (
     RecordServerCreated,
     RecordServerCreateFailed,
     RecordServerGone,
+    RecordServerReinstalled,
     RecordServerStarted,
     RecordServerStartFailed,
     RecordSshReached,
@@ -36,7 +37,6 @@ from domain.instance_events import (
     DrainStarted,
     EngineAnswered,
     EngineWarmedUp,
-    Instance,
     InstanceArchived,
     InstanceBooted,
     InstanceReady,
@@ -49,6 +49,7 @@ from domain.instance_events import (
     ServerCreated,
     ServerCreateFailed,
     ServerCreateIntended,
+    ServerReinstalled,
     ServerSeenGone,
     ServerStarted,
     ServerStartFailed,
@@ -63,6 +64,7 @@ from domain.instance_events import (
     WorkerRegistered,
     WorkerTokenConfirmed,
 )
+from domain.instance_state import Instance
 from tests.examples import COMMAND_EXAMPLES, example
 from tests.given import COMMANDS, NOON, given, state_after
 
@@ -345,6 +347,18 @@ def test_a_reinstall_boots_again() -> None:
     assert (after.status, after.progress_percent, after.token_confirmed) == ("booting", 45, False)
 
 
+def test_a_reinstall_is_done_once() -> None:
+    wanted = (*READY, ReinstallRequested())
+    given(*wanted).when(RequestReinstall()).then_nothing()
+    given(*wanted).when(RecordServerReinstalled()).then(ServerReinstalled())
+    given(*wanted, ServerReinstalled()).when(RecordServerReinstalled()).then_nothing()
+
+
+def test_a_reinstall_that_failed_can_be_asked_for_again() -> None:
+    failed = (*READY, ReinstallRequested(), InstanceStartupFailed(code="PROVIDER_REINSTALL_FAILED", message="No."))
+    given(*failed).when(RequestReinstall()).then(ReinstallRequested())
+
+
 @pytest.mark.parametrize(
     ("status", "code"),
     [
@@ -418,8 +432,6 @@ def test_any_conversation_keeps_the_laws(commands: list[Any]) -> None:
 def test_news_told_twice_is_told_once(commands: list[Any]) -> None:
     state: Instance = INSTANCE.initial
     for command in [example(RequestInstance), *commands]:
-        if isinstance(command, RequestReinstall):
-            continue
         try:
             events = INSTANCE.decide(state, command, NOON)
             for event in events:

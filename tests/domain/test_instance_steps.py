@@ -6,6 +6,8 @@ from domain.instance import INSTANCE
 from domain.instance_events import (
     DrainStarted,
     InstanceStartupFailed,
+    ReinstallRequested,
+    ServerReinstalled,
     ServerSeenGone,
     ServerStarted,
     StartupResumed,
@@ -20,6 +22,7 @@ from domain.instance_steps import (
     FindAddress,
     GiveUpStartup,
     RecordIntent,
+    ReinstallServer,
     StartServer,
     Step,
     Terminate,
@@ -54,6 +57,11 @@ def test_a_lost_worker_gets_as_long_to_come_back() -> None:
     lost_at = NOON + timedelta(hours=3)
     state = INSTANCE.evolve(state_after(INSTANCE, READY), WorkerLost(reason="silent"), lost_at)
     assert next_step(state, lost_at) == Wait(lost_at + timedelta(seconds=300))
+
+
+def test_a_wanted_reinstall_is_done_before_anything_is_waited_for() -> None:
+    assert step(*READY, ReinstallRequested()) == ReinstallServer("srv-1")
+    assert step(*READY, ReinstallRequested(), ServerReinstalled()) == Wait(NOON + timedelta(seconds=300))
 
 
 def test_a_ready_instance_wants_nothing() -> None:

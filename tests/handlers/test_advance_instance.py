@@ -3,7 +3,7 @@
 import pytest
 
 from domain.instance import INSTANCE
-from domain.instance_commands import RequestTermination, StopInstance
+from domain.instance_commands import RequestReinstall, RequestTermination, StopInstance
 from handlers.advance_instance import advance_instance
 from handlers.outcome import Done, Outcome, Park, RetryAfter
 from handlers.ports import CloudRefusedError, CloudUnavailableError
@@ -152,6 +152,17 @@ async def test_a_worker_that_never_reports_is_given_up_at_the_deadline() -> None
     await look(world)
     instance = await world.instance()
     assert (instance.status, instance.error_code) == ("startup_failed", "STARTUP_TIMEOUT")
+
+
+async def test_a_wanted_reinstall_is_done_once_and_recorded() -> None:
+    world = World()
+    await world.request_instance()
+    await world.settle()
+    await world.worker_gets_ready()
+    await world.command(INSTANCE, INSTANCE_1, RequestReinstall())
+    await world.settle()
+    assert world.cloud.reinstalled == ["srv-1"]
+    assert (await world.types())[-2:] == ["ReinstallRequested", "ServerReinstalled"]
 
 
 async def test_a_drained_instance_is_terminated_and_its_server_seen_gone_twice() -> None:

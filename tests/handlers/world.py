@@ -18,7 +18,7 @@ from domain.deployment import DEPLOYMENT, Deployment
 from domain.ids import DeploymentId, InstanceId, OrganizationId, WorkerId
 from domain.instance import INSTANCE
 from domain.instance_commands import ObserveWorker, RegisterWorker, RequestInstance
-from domain.instance_events import Instance
+from domain.instance_state import Instance
 from domain.message import Context, Envelope, subject_of
 from domain.ports import Receipt
 from handlers.advance_instance import advance_instance
@@ -95,6 +95,7 @@ class FakeCloud:
     servers: dict[str, Server] = field(default_factory=dict)
     requests: list[ServerRequest] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
+    reinstalled: list[str] = field(default_factory=list)
     refuses_create: CloudRefusedError | None = None
     refuses_start: CloudRefusedError | None = None
     has_address: bool = True
@@ -106,6 +107,12 @@ class FakeCloud:
 
     async def start_server(self, provider_instance_id: str) -> None:
         await self.effects.do("start_server", lambda: self._start(provider_instance_id))
+
+    async def reinstall_server(self, provider_instance_id: str) -> None:
+        async def reinstall() -> None:
+            self.reinstalled.append(provider_instance_id)
+
+        await self.effects.do("reinstall_server", reinstall)
 
     async def find_server(self, *, name: str = "", provider_instance_id: str = "") -> Existence:
         async def find() -> Existence:

@@ -10,9 +10,9 @@ PINNED = {
     "sessions": (1, "d0b68509b89d"),
     "api_keys": (1, "705533ccf134"),
     "models": (1, "54c85dd9e3e6"),
-    "deployments": (1, "94f661927eee"),
-    "instances": (1, "262e072d82a3"),
-    "router": (1, "22905b30878e"),
+    "deployments": (1, "c8bb5c14cf19"),
+    "instances": (1, "326e3d53e8d4"),
+    "router": (1, "68a8d72b7b44"),
     "usage": (1, "d1d555f96d9b"),
     "audit_log": (1, "2328ea91f04e"),
 }

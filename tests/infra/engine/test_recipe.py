@@ -26,8 +26,8 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def test_a_prepared_folder_is_found_from_its_root(layout: Layout, tmp_path: Path) -> None:
-    engine = prepared_engine(tmp_path)
+def test_a_prepared_folder_is_found(layout: Layout) -> None:
+    engine = prepared_engine(layout.folder)
     assert engine is not None
     assert engine.vllm_command == layout.vllm_command
     assert engine.engine_args()["model"] == str(layout.model)

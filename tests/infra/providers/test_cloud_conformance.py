@@ -72,6 +72,11 @@ async def test_a_name_can_be_used_again_after_its_server_was_deleted(cloud: Clou
     assert isinstance(await cloud.find_server(name=(await cloud.create_server(wanted())).name), Present)
 
 
+async def test_a_server_that_does_not_exist_cannot_be_reinstalled(cloud: Cloud) -> None:
+    with pytest.raises(CloudRefusedError):
+        await cloud.reinstall_server("local-0000000000000000")
+
+
 async def test_a_server_that_does_not_exist_cannot_be_started(cloud: Cloud) -> None:
     with pytest.raises(CloudRefusedError):
         await cloud.start_server("local-0000000000000000")

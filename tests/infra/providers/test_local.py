@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from agent.build import build_zipapp
 from handlers.ports import CloudRefusedError, CloudUnavailableError, Present, Server, ServerRequest, Unknown
 from infra.engine.locate import PreparedEngine
 from infra.providers import local
@@ -113,6 +115,28 @@ async def test_starting_twice_starts_one_agent(cloud: LocalCloud, tmp_path: Path
     folder = await started(cloud, tmp_path)
     await asyncio.gather(*(cloud.start_server(folder.path.name) for _ in range(4)), cloud.keep_running())
     assert len(starts(folder)) == 1
+
+
+async def test_the_real_agent_answers_at_its_servers_address(tmp_path: Path) -> None:
+    build_zipapp(tmp_path / "agent.pyz")
+    cloud = LocalCloud(tmp_path / "servers", agent_archive=tmp_path / "agent.pyz")
+    server = await cloud.create_server(
+        wanted(CONTROL_PLANE_URL="http://127.0.0.1:9", MODEL_ID="mock-echo-model", WORKER_ENGINE_ARGS="{}")
+    )
+    await cloud.start_server(server.provider_instance_id)
+    found = await cloud.find_server(name=server.name)
+    assert isinstance(found, Present)
+
+    def answers() -> bool:
+        try:
+            with socket.create_connection((found.server.ip_address, 8080), timeout=1):
+                return True
+        except OSError:
+            return False
+
+    await until(answers, "it listens")
+    await cloud.delete_server(server.provider_instance_id)
+    assert not answers()
 
 
 async def test_a_dead_agent_is_started_again(cloud: LocalCloud, tmp_path: Path) -> None:
