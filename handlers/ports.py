@@ -106,7 +106,7 @@ class ListUnsettled(Protocol):
         OSError: the read model cannot be reached.
     """
 
-    async def __call__(self, after: str) -> Sequence[Unsettled]: ...
+    async def __call__(self, after: str, /) -> Sequence[Unsettled]: ...
 
 
 class Waking(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 
 from domain.aggregates import AGGREGATES
 from gateway.loads import Loads
+from infra.cancellation import heed_cancellation
 from infra.environment import Environment
 from infra.events.codec import Codec
 from infra.events.connection import connect_reader, connect_writer, disconnect
@@ -43,6 +44,7 @@ async def keep_linked(
 
 async def _connected(connect: Callable[[str, str], Awaitable[Client]], url: str, stack: AsyncExitStack) -> Client:
     while True:  # endless by contract; each try is bounded
+        heed_cancellation()
         try:
             client = await connect(url, NAME)
         except LogUnavailableError as error:

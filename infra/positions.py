@@ -14,6 +14,7 @@ import msgspec
 import psycopg
 import structlog
 
+from infra.cancellation import heed_cancellation
 from projections.checkpoint import CHANNEL, list_checkpoints
 from projections.projection import Connection
 
@@ -83,6 +84,7 @@ class Positions:
     async def _listen_for_ever(self) -> None:
         delay_s = FIRST_RETRY_DELAY_S
         while True:  # endless by contract; each failure waits, longer each time
+            heed_cancellation()
             try:
                 async with await self._connect() as connection:
                     await self._learn_all(connection)
@@ -90,7 +92,7 @@ class Positions:
                     async for notification in connection.notifies():
                         self._learn(notification.payload)
                 reason = "the connection was closed"
-            except (psycopg.Error, OSError) as error:
+            except (psycopg.Error, OSError, ValueError) as error:  # ValueError: a notification that is not ours
                 reason = str(error).strip()
             self._positions.clear()
             _log.warning("positions_unknown", reason=reason, retry_s=delay_s)

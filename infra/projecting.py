@@ -23,6 +23,7 @@ from nats.aio.client import Client
 
 from domain.message import Recorded
 from domain.usage import UsageRecord
+from infra.cancellation import heed_cancellation
 from infra.events.codec import Codec
 from infra.events.port import EventLog, GapError
 from infra.events.pull import StreamMessage, follow_messages
@@ -205,6 +206,7 @@ class Projector:
 
     async def run(self) -> None:
         while True:  # endless by contract; each failure waits, longer each time
+            heed_cancellation()
             delay_s = await self._run_until_it_fails()
             await asyncio.sleep(delay_s)
 
@@ -225,6 +227,7 @@ class Projector:
             self._log.info("projection_started", position=position)
             async with self._source.follow(after=position) as batches:
                 async for messages in batches:
+                    heed_cancellation()
                     step = Move(self._projection, previous=position, position=messages[-1].position)
                     await self._take(connection, messages, step)
                     position = step.position

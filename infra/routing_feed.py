@@ -26,7 +26,8 @@ from domain.message import Recorded
 from domain.telemetry import WorkerSeen, heartbeat_subject
 from gateway.app import Readiness
 from gateway.loads import Loads
-from infra.events.codec import Codec, UnknownEventError
+from infra.cancellation import heed_cancellation
+from infra.events.codec import Codec
 from infra.events.port import EventLog, GapError, UnreadableMessageError
 from infra.postgres import connect
 from projections.projection import Entry
@@ -93,6 +94,7 @@ class RoutingFeed:
     async def follow(self, log: EventLog, codec: Codec, connected: Callable[[], bool]) -> None:
         """Folds the log into the table until cancelled; survives what the log suffers."""
         while True:
+            heed_cancellation()
             try:
                 await self._follow(log, codec, connected)
             except (GapError, UnreadableMessageError) as error:
@@ -108,6 +110,7 @@ class RoutingFeed:
         """Saves the table while it changes, and lets go of what belonged to ended instances, until cancelled."""
         next_save_s = self._now_s()
         while True:
+            heed_cancellation()
             if self._connected():
                 self._current_s = self._now_s()
             if self._now_s() >= next_save_s and self.table.position != self._saved_position:
@@ -160,14 +163,14 @@ class RoutingFeed:
             self.ready.set()
 
     def _take(self, recorded: Recorded, codec: Codec) -> None:
-        """One event; what this release does not know is passed over, for a gateway had better go on."""
+        """One event. What cannot be understood or folded is passed over: a gateway had better go on with the rest."""
         envelope = recorded.envelope
         if envelope.aggregate in AGGREGATES:
             try:
                 event = codec.decode_event(envelope)
                 self.table.apply(Entry(recorded.position, recorded.subject, recorded.payload, envelope, event))
-            except (UnknownEventError, msgspec.MsgspecError) as error:
-                _log.error("event_not_understood", position=recorded.position, reason=str(error))
+            except Exception as error:  # noqa: BLE001 - whatever one event does, the other keys and workers go on
+                _log.error("event_passed_over", position=recorded.position, type=envelope.type, reason=repr(error))
         self.table.position = max(self.table.position, recorded.position)
 
     async def _after_damage(self, log: EventLog) -> None:

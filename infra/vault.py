@@ -1,7 +1,7 @@
 """The vault: the only place that can read personal data. It is not derived from the log, and never rebuilt.
 
     seal(person, field, text) ──> "v1.<person>.<field>.<noise>"    into events; opens only with that person's data key
-    forget(person) deletes the data key: everything sealed for that person, wherever it was copied, is noise from then on
+    forget(person) deletes the data key: everything sealed for that person, wherever it was copied, is noise after that
 
 A data key lies in Postgres wrapped by the master key, which lies in a file: neither alone reads anything. The
 surprising rule: a forgotten person's row stays as a tombstone, so that a late command cannot begin to remember that

@@ -3,7 +3,6 @@
 import os
 from contextlib import AsyncExitStack
 
-
 from infra.bootstrap import bootstrap
 from infra.doors import new_dispatcher, utc_now
 from infra.environment import Environment

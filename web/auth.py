@@ -54,6 +54,13 @@ class Caller:
     api_key_id: ApiKeyId | None = None
 
     @property
+    def session(self) -> SessionId:
+        """Of a caller whom signed_in let through; raises ApiError 401 for any other."""
+        if self.session_id is None:
+            raise _session_needed()
+        return self.session_id
+
+    @property
     def actor(self) -> str:
         return f"key:{self.api_key_id}" if self.api_key_id else f"user:{self.user_id}"
 
@@ -193,8 +200,12 @@ async def signed_in(request: Request) -> Caller:
     """Any person with a live session."""
     caller = await identify(request)
     if caller.session_id is None:
-        raise ApiError(401, "login_required", "This needs a signed-in session; an API key will not do.")
+        raise _session_needed()
     return caller
+
+
+def _session_needed() -> ApiError:
+    return ApiError(401, "login_required", "This needs a signed-in session; an API key will not do.")
 
 
 async def signed_in_or_key(request: Request) -> Caller:

@@ -15,12 +15,13 @@ from typing import assert_never
 
 import structlog
 from fastapi import Request
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web.auth import identify, services_of
 from web.draw import Draw
 from web.errors import ApiError, error_reply
-from web.services import Claimed, Idempotency, InFlight, KeptReply, KeyReused, Services
+from web.services import Claimed, Idempotency, InFlight, KeptReply, KeyReused
 
 MAX_KEY_LENGTH = 255
 KEPT_STATUS = frozenset({200, 201, 202, 204, 400, 404, 409, 410, 422})
@@ -37,36 +38,39 @@ def idempotent(app: ASGIApp) -> ASGIApp:
     """Wraps `app`; requests that are no POST, or carry no key, pass through untouched."""
 
     async def layer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":
-            return await app(scope, receive, send)
-        request = Request(scope, receive)
-        key = request.headers.get("idempotency-key")
+        key = _key_of(scope)
         if key is None:
-            return await app(scope, receive, send)
-        if not (0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()):
+            await app(scope, receive, send)
+        elif 0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable():
+            await _run_once(app, Request(scope, receive), key, send)
+        else:
             message = f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} printable ASCII characters."
-            return await error_reply(400, "invalid_idempotency_key", message)(scope, receive, send)
-        return await _run_once(app, request, key, send)
+            await error_reply(400, "invalid_idempotency_key", message)(scope, receive, send)
 
     return layer
 
 
+def _key_of(scope: Scope) -> str | None:
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return None
+    return Headers(scope=scope).get("idempotency-key")
+
+
 async def _run_once(app: ASGIApp, request: Request, key: str, send: Send) -> None:
-    services = services_of(request)
-    body = await request.body()
+    store, body = services_of(request).idempotency, await request.body()
     receive = _replaying(body, request.receive)
+    principal, outcome = "", None
     try:
         principal = await _principal(request)
-        if principal is None:
-            return await app(request.scope, receive, send)
-        outcome = await services.idempotency.claim(principal, key, _digest(services, request, body), services.clock())
+        outcome = await _claim(request, principal, key, body) if principal else None
     except OSError as error:
         _log.warning("idempotency_unavailable", error=str(error))
-        return await _refuse(request, send, 503, "unavailable", "The store of idempotency keys is away; try again.")
+        await _refuse(request, send, 503, "unavailable", "The store of idempotency keys is away; try again.")
+        return
     match outcome:
         case Claimed():
             request.state.draw = Draw(seed=outcome.seed, at=outcome.at, resumed=outcome.resumed)
-            await _run(app, request, receive, send, services.idempotency, principal, key)
+            await _run(app, request, receive, send, store, principal, key)
         case KeptReply():
             await _send_kept(outcome, send)
         case InFlight():
@@ -75,6 +79,8 @@ async def _run_once(app: ASGIApp, request: Request, key: str, send: Send) -> Non
         case KeyReused():
             message = "This key was already used for another request; take a new one."
             await _refuse(request, send, 422, "idempotency_key_reused", message)
+        case None:
+            await app(request.scope, receive, send)
         case _:
             assert_never(outcome)
 
@@ -84,20 +90,22 @@ async def _refuse(request: Request, send: Send, status: int, code: str, message:
     await error_reply(status, code, message, headers)(request.scope, request.receive, send)
 
 
-async def _principal(request: Request) -> str | None:
-    """Whose key this is: keys of different callers never meet. None: let the endpoint turn the caller away."""
+async def _principal(request: Request) -> str:
+    """Whose key this is: keys of different callers never meet. Empty: the endpoint will turn the caller away."""
     if request.scope["path"] == LOGIN_PATH:
         return "login"
     try:
         return f"user:{(await identify(request)).user_id}"
     except ApiError:
-        return None
+        return ""
 
 
-def _digest(services: Services, request: Request, body: bytes) -> bytes:
-    """Keyed, since a body may hold a password that a plain hash would let anyone guess."""
+async def _claim(request: Request, principal: str, key: str, body: bytes) -> Claimed | KeptReply | InFlight | KeyReused:
+    """Requests are compared by a keyed digest: a body may hold a password that a plain hash would let anyone guess."""
+    services = services_of(request)
     canonical = f"{request.url.path}?{request.url.query} {sha256(body).hexdigest()}"
-    return services.vault.digest("request", canonical).encode()
+    digest = services.vault.digest("request", canonical).encode()
+    return await services.idempotency.claim(principal, key, digest, services.clock())
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:

@@ -1,6 +1,6 @@
 """What surrounds every endpoint: a limit to bodies, headers that make browsers careful, and `Event-Position`.
 
-Plain ASGI functions, outermost first: hardened (limit, headers) > idempotent (idempotency.py) > positioned > the routes.
+Plain ASGI functions, outermost first: hardened (limit, headers) > idempotent (idempotency.py) > positioned > routes.
 """
 
 from starlette.datastructures import MutableHeaders

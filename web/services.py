@@ -1,6 +1,6 @@
-"""What the web room needs of the world, as types: the ports behind every endpoint. infra/web_services.py fills them.
+"""What the web room needs of the world, as types: the ports behind every endpoint.
 
-One frozen `Services` travels through the application; nothing in web/ is global, opens a socket or reads a clock itself.
+One frozen `Services` travels through the application; nothing in web/ is global, opens a socket or reads a clock.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence

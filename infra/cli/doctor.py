@@ -117,7 +117,7 @@ def _loopback_addresses() -> Check:
 
 def _real_engine(environment: Environment) -> Check:
     locate: Any = importlib.import_module("infra.engine.locate")
-    engine = locate.prepared_engine(environment.engine_dir.absolute().parent)
+    engine = locate.prepared_engine(environment.engine_dir)
     found = str(engine.vllm_command) if engine else "not prepared (the simulated engine works without)"
     return verdict("real engine", fine=engine is not None, found=found, cure="`just engine`", optional=True)
 

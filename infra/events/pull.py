@@ -22,6 +22,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from infra.cancellation import heed_cancellation
 from infra.events.port import GapError
 from infra.events.reads import ApiError, ApiFault, last_position
 
@@ -113,6 +114,7 @@ class _Follower:
     async def batches(self, batch: int) -> AsyncGenerator[list[StreamMessage], None]:
         delay_s = FIRST_RETRY_DELAY_S
         while True:  # endless by contract; each failure waits, longer each time
+            heed_cancellation()
             try:
                 if self._consumer is None:
                     self._consumer = await self._start_consumer()

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import structlog
-import uvloop
 from uuid_utils import uuid7
 
 from gateway.app import Gateway
@@ -25,8 +24,6 @@ from infra.routing_feed import RoutingFeed
 from infra.spool import FileSpool
 from infra.usage_stream import UsageStream
 
-LOOP_FACTORY = uvloop.new_event_loop
-"""For whoever runs `run`; asyncio's own loop does as well, at a higher cost per chunk."""
 DRAIN_S = 8
 """Running answers get this long when the gateway stops; `inventiv up` kills a role after 12 s."""
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped, unused-ignore]  # ships no types
+import psutil
 import pytest
 
 from agent.child import Child, end_left_over, own_command

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
-import psutil  # type: ignore[import-untyped, unused-ignore]  # ships no types
+import psutil
 import pytest
 
 from agent.protocol import Heartbeat

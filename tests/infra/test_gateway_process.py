@@ -25,11 +25,10 @@ from tests.gateway.routing import CLEAR_KEY, MODEL, key, ready, tell
 
 BOUND_S = 15.0
 PROGRAM = """
-import asyncio
+import uvloop
 from infra.environment import read_environment
 from infra.processes import gateway
-with asyncio.Runner(loop_factory=gateway.LOOP_FACTORY) as runner:
-    runner.run(gateway.run(read_environment()))
+uvloop.run(gateway.run(read_environment()))
 """
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "one two three four five six seven eight"}]}
 

@@ -177,6 +177,22 @@ async def test_a_duty_wakes_whom_it_names(house: House) -> None:
         await until(often, "each period, although nothing happens")
 
 
+async def test_a_duty_that_failed_is_soon_repeated(house: House) -> None:
+    looks: list[str] = []
+
+    async def perform(_doors: Doors) -> Sequence[Waking]:
+        looks.append("looked")
+        if len(looks) < 3:
+            raise ConnectionError("the read model is away")
+        return ()
+
+    async def kept() -> bool:
+        return len(looks) == 3
+
+    async with house.reacting(Looks(), [Duty(name="keep_looking", period_s=3600, perform=perform)]):
+        await until(kept, "without waiting for an hour")
+
+
 async def test_a_log_that_ends_before_what_was_seen_stops_the_reaction(house: House) -> None:
     looks = Looks()
     await house.change("key-1", "first")

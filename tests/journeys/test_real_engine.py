@@ -5,6 +5,7 @@ import pytest
 
 from domain.catalogue import TINY_MODEL
 from infra.engine.locate import prepared_engine
+from infra.engine.recipe import DEFAULT_FOLDER
 from tests.journeys.platform import ROOT, Platform, until
 
 pytestmark = pytest.mark.journey
@@ -14,7 +15,9 @@ STARTUP_S = 180
 
 
 @pytest.mark.timeout(STARTUP_S + 120)
-@pytest.mark.skipif(prepared_engine(ROOT) is None, reason="the real engine is not prepared; run `just engine`")
+@pytest.mark.skipif(
+    prepared_engine(ROOT / DEFAULT_FOLDER) is None, reason="the real engine is not prepared; run `just engine`"
+)
 def test_a_real_model_is_deployed_and_streams_real_tokens(platform: Platform) -> None:
     deployed = platform.json(
         "deploy", TINY_MODEL, "--engine", "vllm", "--timeout", str(STARTUP_S), timeout_s=STARTUP_S + 10

@@ -12,6 +12,8 @@ from domain.instance_events import (
     InstanceReady,
     InstanceTerminated,
     TerminationRequested,
+    VolumeDeleted,
+    VolumeResized,
     WorkerLost,
     WorkerRegistered,
 )
@@ -116,8 +118,10 @@ def test_an_event_seen_twice_changes_nothing() -> None:
     assert table.snapshot() == routing(ready("i1"), key()).snapshot()
 
 
+IN_ANY_ORDER = [event for event in EVENT_EXAMPLES if not isinstance(event, VolumeResized | VolumeDeleted)]
+"""A volume's later events need its discovery; no history can hold them without."""
 ANYTHING = st.lists(
-    st.tuples(st.sampled_from([ACME, GLOBEX]), st.sampled_from(["a", "b"]), st.sampled_from(EVENT_EXAMPLES)),
+    st.tuples(st.sampled_from([ACME, GLOBEX]), st.sampled_from(["a", "b"]), st.sampled_from(IN_ANY_ORDER)),
     max_size=30,
 )
 

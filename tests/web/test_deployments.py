@@ -124,7 +124,12 @@ async def test_a_refused_wish_is_on_record_with_its_code(world: World, body: dic
 
 async def test_nonsense_is_no_wish(world: World) -> None:
     async with world.signed_in() as client:
-        nonsense: list[Any] = [{"model": MODEL, "instances": 10**30}, {"model": MODEL, "engine": "steam"}, {"model": 7}, []]
+        nonsense: list[Any] = [
+            {"model": MODEL, "instances": 10**30},
+            {"model": MODEL, "engine": "steam"},
+            {"model": 7},
+            [],
+        ]
         for body in nonsense:
             assert refusal(await client.post("/deployments", json=body)) == (400, "invalid_request")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
@@ -96,8 +97,10 @@ async def test_a_defect_tells_the_client_nothing(world: World, monkeypatch: pyte
 
     async with world.signed_in() as admin:
         monkeypatch.setattr(world.vault, "open_all", broken)
-        reply = await admin.get("/auth/me")
+        with structlog.testing.capture_logs() as lines:
+            reply = await admin.get("/auth/me")
         assert refusal(reply) == (500, "internal_error")
+        assert [line["event"] for line in lines] == ["request_failed"]
         assert "secret detail" not in reply.text
 
 

@@ -1,6 +1,7 @@
 """Signing in: a session's row decides about every request, and nothing tells a stranger which names exist."""
 
 import asyncio
+import json
 from datetime import timedelta
 
 import httpx
@@ -146,7 +147,8 @@ async def test_a_person_sees_and_ends_their_own_sessions_only(world: World) -> N
 
 async def test_a_cookie_alone_changes_nothing(world: World) -> None:
     """A foreign page's form carries the cookie, but can set neither header."""
-    cookie = {"cookie": f"{COOKIE}={await world.token()}"}
+    await world.person("surfer")
+    cookie = {"cookie": f"{COOKIE}={await world.token('surfer', PERSON_PASSWORD)}"}
     async with world.client() as client:
         for origin in ({}, {"origin": "https://evil.example"}, {"origin": "null"}):
             reply = await client.post("/organizations", json={"name": "x"}, headers={**cookie, **origin})
@@ -156,6 +158,14 @@ async def test_a_cookie_alone_changes_nothing(world: World) -> None:
                 "/organizations/current", json={"organization_id": None}, headers={**cookie, **proof}
             )
             assert reply.status_code == 200
+
+
+async def test_a_form_of_a_foreign_page_cannot_sign_anyone_in(world: World) -> None:
+    """Browsers send text/plain and forms across origins without asking; JSON they do not."""
+    for content_type in ("text/plain", "application/x-www-form-urlencoded"):
+        async with world.client(headers={"content-type": content_type}) as client:
+            reply = await client.post("/auth/login", content=json.dumps(LOGIN))
+            assert refusal(reply) == (400, "invalid_request")
 
 
 async def test_a_flood_of_logins_is_turned_away_politely(world: World) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 from uuid_utils import uuid7
 
@@ -123,7 +124,9 @@ class World:
             assert reply.status_code == 200, reply.text
             return reply.cookies[COOKIE]
 
-    async def dispatch(self, decider: Decider[Any, Any, Any], organization: str, aggregate_id: str, command: Any) -> int:
+    async def dispatch(
+        self, decider: Decider[Any, Any, Any], organization: str, aggregate_id: str, command: Any
+    ) -> int:
         return (await self.dispatcher(decider, organization, aggregate_id, command, CONTEXT)).position
 
     async def visible(self, position: int | None = None) -> None:
@@ -133,7 +136,7 @@ class World:
             pass
 
     async def person(self, name: str, password: str = PERSON_PASSWORD) -> UserId:
-        """A user who can sign in as `name`."""
+        """A user who can sign in as `name`, and belongs nowhere yet."""
         user_id = UserId(derived_id("people", name))
         fields = ("username", "email", "first_name", "last_name")
         sealed: dict[str, Any] = {field: await self.vault.seal(user_id, field, name) for field in fields}
@@ -144,7 +147,7 @@ class World:
         )
         await self.dispatch(USER, PLATFORM, user_id, command)
         await self.passwords.set_password(user_id, password)
-        await self.dispatch(USER, PLATFORM, user_id, RecordPasswordSet())
+        await self.visible(await self.dispatch(USER, PLATFORM, user_id, RecordPasswordSet()))
         self.people[name] = user_id
         return user_id
 
@@ -196,6 +199,8 @@ async def a_world(postgres_url: str, folder: Path) -> AsyncIterator[World]:
         vault, passwords = Vault(pool, master_key), Passwords(pool)
         stack.callback(passwords.close)
         await bootstrap(environment, dispatch=dispatcher, load=dispatcher.load, vault=vault, passwords=passwords)
+        await passwords.warm_up()
+        passwords._hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)  # people of tests come by dozens
         services = Services(
             dispatch=dispatcher,
             load=dispatcher.load,

@@ -17,7 +17,7 @@ from domain.instance_commands import (
     RequestTermination,
     StopInstance,
 )
-from domain.instance_events import ENDED, Instance, Status
+from domain.instance_state import ENDED, Instance, Status
 from projections.instances import (
     InstanceView,
     SortColumn,

@@ -12,7 +12,7 @@ from projections.organizations import OrganizationView, find_organization, list_
 from projections.sessions import find_session
 from projections.users import find_user
 from web.auth import Caller, Position, Served, SignedIn
-from web.errors import ApiError
+from web.errors import ApiError, not_found
 from web.intent import Intended, Intent
 from web.services import Services
 from web.shapes import Body, Reply
@@ -63,7 +63,8 @@ async def create_organization(
     )
     await intent.send(ORGANIZATION, organization_id, organization_id, command, actor=caller.actor)
     created = await _seen(services, caller, organization_id, intent.position)
-    assert created is not None
+    if created is None:
+        raise not_found("organization")
     if body.set_as_current:
         await _switch(services, caller, created, intent, request, response)
     return Organization.model_validate(created)
@@ -97,11 +98,10 @@ async def _switch(
     response: Response,
 ) -> None:
     """Records the switch, waits until the session's row shows it, and signs a token that says so too."""
-    assert caller.session_id is not None
     command = SwitchWorkspace(organization_id=organization.id if organization else None)
-    position = await intent.send(SESSION, PLATFORM, caller.session_id, command, actor=caller.actor)
+    position = await intent.send(SESSION, PLATFORM, caller.session, command, actor=caller.actor)
     async with services.read("sessions", "users", position=position) as connection:
-        session = await find_session(connection, caller.session_id)
+        session = await find_session(connection, caller.session)
         user = await find_user(connection, caller.user_id)
     if session is None or user is None or COOKIE not in request.cookies:
         return  # a bearer token stays as it is: it names the session, and the session's row has moved
@@ -111,7 +111,7 @@ async def _switch(
         user_id=caller.user_id,
         email=email or "",
         role=caller.platform_role,
-        session_id=caller.session_id,
+        session_id=caller.session,
         organization_id=organization.id if organization else None,
         organization_role=organization.role if organization else None,
         jti=caller.jti,

@@ -120,8 +120,7 @@ async def _opened(services: Services, user: UserView) -> tuple[str, str, str]:
 @router.post("/logout")
 async def logout(caller: SignedIn, services: Served, intent: Intended, response: Response) -> None:
     """Ends this session for good and clears the cookie."""
-    assert caller.session_id is not None
-    position = await intent.send(SESSION, PLATFORM, caller.session_id, RevokeSession(), actor=caller.actor)
+    position = await intent.send(SESSION, PLATFORM, caller.session, RevokeSession(), actor=caller.actor)
     async with services.read("sessions", position=position):
         pass  # from here on the token opens nothing
     clear_cookie(response, services.settings)

@@ -32,7 +32,7 @@ from agent.protocol import (
 from domain.ids import InstanceId, OrganizationId, WorkerId
 from domain.instance import INSTANCE
 from domain.instance_commands import ObserveWorker, RegisterWorker
-from domain.instance_events import ENDED, Instance, Status
+from domain.instance_state import ENDED, Instance, Status
 from domain.telemetry import WorkerSeen
 from projections.instances import find_home
 from web.auth import Served, bearer_of, worker
@@ -161,9 +161,7 @@ async def _instance(services: Services, instance_id: str) -> tuple[OrganizationI
 def _require_own_address(instance: Instance, report: RegisterRequest) -> None:
     """The gateway will send prompts to base_url: it must be the server that the provider gave us, and no other."""
     if not instance.ip_address:
-        raise ApiError(
-            409, "instance_not_addressed", "The provider has not named this address yet; ask again."
-        )
+        raise ApiError(409, "instance_not_addressed", "The provider has not named this address yet; ask again.")
     for url in (report.base_url, report.agent_url):
         if not _points_at(url, instance.ip_address):
             raise ApiError(400, "foreign_address", f"The worker's addresses must be at {instance.ip_address}.")

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped] # it ships no types
+import psutil
 import pytest
 
 from infra.embedded import child

@@ -122,7 +122,7 @@ async def test_nats_may_come_and_go(environment: Environment, nats_server: Embed
         await until_it_answers(client, "GET", "/readyz")
         await nats_server.kill()
         async with asyncio.timeout(WAIT_S):
-            while (reply := await client.get("/readyz")).status_code != 503:
+            while (reply := await client.get("/readyz")).status_code != 503:  # noqa: ASYNC110 - another process's
                 await asyncio.sleep(0.05)
         assert reply.json()["checks"]["event_log"] == "unavailable"
         await nats_server.start()
