@@ -128,12 +128,18 @@ class Reactor:
             parked = await self._stores.parking.find(key)
             if parked is not None and parked.holds_back(told):
                 return
+            if trigger.version < held.standing.version:  # another look went on while this one waited for its turn
+                trigger, position = await self._newest(trigger)
             outcome, own_fault = await self._react(reaction, trigger, held.standing)
             standing = await self._settle(reaction, trigger, position, held.standing, outcome, own_fault=own_fault)
             if parked is not None and isinstance(outcome, Done):
                 await self._stores.parking.remove(key)
             await held.settle(standing)
             self._remember(key, standing.version)
+
+    async def _newest(self, trigger: Trigger) -> tuple[Trigger, int]:
+        newest = await self._stores.log.last(subject_of(trigger.organization, trigger.aggregate, trigger.id))
+        return (_trigger(newest.envelope), newest.position) if newest else (trigger, 0)
 
     async def _react(self, reaction: Reaction, trigger: Trigger, standing: Standing) -> tuple[Outcome, bool]:
         """The answer, and whether it stands for a fault of our own."""

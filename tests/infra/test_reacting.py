@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from domain.message import Recorded
 from handlers.outcome import Done, Outcome, RetryAfter
 from handlers.ports import Doors, Trigger, Waking
 from handlers.subscriptions import Duty
@@ -204,3 +205,25 @@ async def test_a_log_that_ends_before_what_was_seen_stops_the_reaction(house: Ho
         with pytest.raises(Exception, match=r"lost\?|look_on_api_key"):
             await reactor.wake(Waking("look_on_api_key", ACME, "api_key", "key-1"))
     assert looks.seen == {}
+
+
+async def test_a_look_that_had_to_wait_for_its_turn_is_no_sign_of_a_lost_log(house: House) -> None:
+    looks = Looks()
+    await house.change("key-1", "first")
+    reactor, asked = house.reactor(looks), asyncio.Event()
+    read_last = house.stores.log.last
+
+    async def last(subject: str) -> Recorded | None:
+        newest = await read_last(subject)
+        asked.set()
+        return newest
+
+    house.stores.log.last = last  # type: ignore[method-assign]  # to know when it has been read
+    async with house.gate.hold("look_on_api_key", "api_key", "key-1") as held:
+        waking = asyncio.create_task(reactor.wake(Waking("look_on_api_key", ACME, "api_key", "key-1")))
+        await asyncio.wait_for(asked.wait(), 10)  # version 1 was the newest; now it waits for us
+        await house.change("key-1", "second")
+        assert held is not None
+        await held.settle(type(held.standing)(version=2))
+    await asyncio.wait_for(waking, 10)
+    assert looks.seen == {"key-1": [2]}

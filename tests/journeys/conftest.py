@@ -1,12 +1,23 @@
 """One platform for most journeys: starting it costs seconds, sharing it costs nothing. Whoever breaks it mends it."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.journeys.platform import MODEL, Platform, made, running, until
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed journey shows what the processes said."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        for given in item.funcargs.values():
+            if isinstance(given, Platform):
+                report.sections += [("inventiv up", given.log), ("logs of the roles", given.role_logs())]
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +38,11 @@ def own_platform() -> Iterator[Platform]:
         assert platform.agents() == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def ready_instance(platform: Platform) -> str:
-    """An instance of the mock model that stays; its id."""
-    deployed = platform.json("deploy", MODEL)
-    instance_id = str(deployed["instances"][0]["id"])
+    """A ready instance of the mock model, one that is there or a new one; its id."""
+    views = platform.rest("GET", "/instances").json()
+    ready = [view["id"] for view in views if (view["model_code"], view["status"]) == (MODEL, "ready")]
+    instance_id = str(ready[0] if ready else platform.json("deploy", MODEL)["instances"][0]["id"])
     until(lambda: MODEL in platform.gateway("GET", "/v1/models", key=platform.key).text, "the gateway lists the model")
     return instance_id

@@ -20,6 +20,7 @@ import msgspec
 import psutil
 
 from infra.processes.data_folder import Ports
+from infra.processes.running import ChildView, is_alive, read_platform
 from tests.conftest import some_port
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ STOP_TIMEOUT_S = 40.0
 COMMAND_TIMEOUT_S = 60.0
 WAIT_S = 40.0
 POLL_S = 0.05
+HTTP = httpx.Client(timeout=30, trust_env=False, verify=False)
+"""Loading certificates that nobody here has takes 130 ms a client."""
 INVENTIV = [sys.executable, "-m", "infra.cli.main"]
 
 
@@ -140,13 +143,27 @@ class Platform:
             self.process.stdout.close()
             self.process = None
 
+    def kill(self) -> None:
+        """SIGKILL to `inventiv up` itself, which gets no chance to tidy up."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.process = None
+
+    def children(self) -> dict[str, ChildView]:
+        """Roles and servers as `up` has written them down (what `inventiv status` reads)."""
+        written = read_platform(self.data_dir)
+        assert written is not None, "`inventiv up` does not run"
+        return {**written.roles, **written.servers}
+
     def pid_of(self, name: str) -> int:
         """Of a role, of nats or of postgres, once it runs."""
 
         def running() -> int | None:
-            status = self.inventiv("status", "--json").document
-            view = {**status["roles"], **status["servers"]}[name]
-            return view["pid"] if view["state"] == "running" else None
+            view = self.children()[name]
+            return view.pid if view.state == "running" and is_alive(view.pid, view.created_at) else None
 
         return until(running, f"{name} runs")
 
@@ -154,10 +171,9 @@ class Platform:
         """Waits until every process runs and both front doors are ready."""
 
         def all_running() -> bool:
-            status = self.inventiv("status", "--json").document
-            views = [*status["roles"].values(), *status["servers"].values()]
+            views = self.children().values()
             ready = [self.rest("GET", "/readyz", signed=False), self.gateway("GET", "/readyz")]
-            return all(v["state"] == "running" for v in views) and all(r.status_code == 200 for r in ready)
+            return all(view.state == "running" for view in views) and all(r.status_code == 200 for r in ready)
 
         until(all_running, "everything runs")
 
@@ -165,18 +181,19 @@ class Platform:
         headers = dict(request.pop("headers", {}))
         if signed:
             headers.setdefault("Authorization", f"Bearer {self._token or self._login()}")
-        return httpx.request(method, f"{self.card['api_url']}{path}", headers=headers, timeout=30, **request)
+        return HTTP.request(method, f"{self.card['api_url']}{path}", headers=headers, **request)
 
     def gateway(self, method: str, path: str, *, key: str = "", **request: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.request(method, f"{self.card['gateway_url']}{path}", headers=headers, timeout=30, **request)
+        return HTTP.request(method, f"{self.card['gateway_url']}{path}", headers=headers, **request)
 
     def _login(self) -> str:
         password = Path(self.card["admin_password_file"]).read_text().strip()
         login = {"email": self.card["admin_username"], "password": password}
-        reply = httpx.post(f"{self.card['api_url']}/auth/login", json=login, timeout=30)
+        reply = HTTP.post(f"{self.card['api_url']}/auth/login", json=login)
         reply.raise_for_status()
         self._token = reply.cookies["inventiv_session"]
+        HTTP.cookies.clear()
         return self._token
 
     @property
@@ -195,9 +212,11 @@ class Platform:
             and process.info["status"] != psutil.STATUS_ZOMBIE
         ]
 
-    def servers(self) -> list[dict[str, Any]]:
-        """The records of the local servers that exist."""
-        return [json.loads(path.read_bytes()) for path in self.data_dir.glob("servers/local-*/server.json")]
+    def server_names(self, *, deleted: bool = True) -> list[str]:
+        """Of the local servers, those that were deleted included unless told otherwise."""
+        places = ["local-*", "deleted/*"] if deleted else ["local-*"]
+        records = [path for place in places for path in self.data_dir.glob(f"servers/{place}/server.json")]
+        return [json.loads(path.read_bytes())["name"] for path in records]
 
 
 def made(folder: Path, **variables: str) -> Platform:

@@ -10,7 +10,7 @@ counts each answered request once.
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import psutil
 import pytest
@@ -74,48 +74,55 @@ def test_the_postgres(platform: Platform) -> None:
 
 def the_journey_survives(platform: Platform, kill: Kill) -> None:
     platform.settled()
-    made_before = {record["name"] for record in platform.servers()}
-    before = _usage(platform)
+    made = platform.json("key", "create", "for the books")
     deployed = platform.json("deploy", MODEL, "--detach")
     kill(platform)
     instance_id = until(lambda: _ready(platform, deployed["deployment_id"]), "the instance becomes ready")
     kill(platform)
     for _ in range(ANSWERS):
-        until(lambda: _answer(platform), "an answer")
+        until(lambda: _answer(platform, made["api_key"]), "an answer")
     kill(platform)
     platform.json("instance", "stop", instance_id)
     kill(platform)
-    until(lambda: _instance(platform, instance_id)["status"] == "terminated", "the instance ends")
+    until(lambda: _has_ended(platform, instance_id), "the instance ends")
 
-    made = [record["name"] for record in platform.servers() if record["name"] not in made_before]
-    assert made == []
+    _check_the_servers(platform, instance_id)
     _check_the_log(platform, instance_id)
-    until(lambda: _usage(platform) - before >= ANSWERS, "all usage is counted")
-    assert _usage(platform) - before == ANSWERS
-    platform.settled()
+    counted = until(lambda: n if (n := _usage(platform, made["key"]["id"])) >= ANSWERS else None, "usage is counted")
+    assert counted == ANSWERS
 
 
 def _ready(platform: Platform, deployment_id: str) -> str | None:
-    """The instance's id once it is ready and the gateway may send it requests."""
-    views = platform.json("instance", "ls")["instances"]
-    view = next((v for v in views if v["deployment_id"] == deployment_id), None)
-    return str(view["id"]) if view and view["status"] == "ready" else None
+    reply = platform.rest("GET", "/instances")
+    views = reply.json() if reply.status_code == 200 else []
+    ready = (v for v in views if v["deployment_id"] == deployment_id and v["status"] == "ready")
+    return next((str(view["id"]) for view in ready), None)
 
 
-def _instance(platform: Platform, instance_id: str) -> Any:
-    return platform.json("instance", "show", instance_id)
+def _has_ended(platform: Platform, instance_id: str) -> bool:
+    reply = platform.rest("GET", f"/instances/{instance_id}")
+    return reply.status_code == 200 and bool(reply.json()["status"] == "terminated")
 
 
-def _answer(platform: Platform) -> bool:
+def _answer(platform: Platform, key: str) -> bool:
     """One answered request; a refused or broken one is not counted, for nobody may bill it as completed."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
-    return platform.gateway("POST", "/v1/chat/completions", key=platform.key, json=body).status_code == 200
+    return platform.gateway("POST", "/v1/chat/completions", key=key, json=body).status_code == 200
 
 
-def _usage(platform: Platform) -> int:
-    """Completed requests of the model, as the read model counts them."""
-    totals = platform.rest("GET", "/usage").json()
-    return sum(total["successful_requests"] for total in totals if total["of"] == MODEL)
+def _usage(platform: Platform, key_id: str) -> int:
+    """Completed requests with the key, as the read model counts them."""
+    reply = platform.rest("GET", "/usage?by=api_key_id")
+    totals = reply.json() if reply.status_code == 200 else []
+    return sum(total["successful_requests"] for total in totals if total["of"] == key_id)
+
+
+def _check_the_servers(platform: Platform, instance_id: str) -> None:
+    """One was made, under its fixed name, and none is left: neither record nor process."""
+    assert [name for name in platform.server_names() if instance_id in name] == [f"inventiv-worker-{instance_id}-1"]
+    assert not any(instance_id in name for name in platform.server_names(deleted=False))
+    folders = {Path(process.cmdline()[1]).parent for process in platform.agents()}
+    assert all((folder / "server.json").exists() for folder in folders)
 
 
 def _check_the_log(platform: Platform, instance_id: str) -> None:

@@ -35,9 +35,8 @@ def test_a_newcomer_deploys_chats_reads_the_story_and_stops(platform: Platform) 
     assert by_id[story[0]["cause"]]["type"] == "DeploymentRequested"
     assert {event["correlation"] for event in story[:5]} == {story[0]["correlation"]}
 
-    for one in (first, second):
-        ended = platform.json("instance", "stop", one, "--wait")
-        assert ended["status"] == "terminated"
+    assert platform.json("instance", "stop", second)["status"] == "draining"
+    assert platform.json("instance", "stop", first, "--wait")["status"] == "terminated"
     platform.json("instance", "archive", first)
     assert first not in {view["id"] for view in platform.json("instance", "ls")["instances"]}
     assert first in {view["id"] for view in platform.json("instance", "ls", "--archived")["instances"]}
