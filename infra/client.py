@@ -190,15 +190,14 @@ class Api:
         if self._environment.api_key:
             self._token = self._environment.api_key
             return
-        given = self._environment.admin_password_file
-        own = self.addresses.secrets_dir / "admin_password"
-        path = given if given is not None and not own.exists() else own
+        local, given = self.addresses.local, self._environment.admin_password_file
+        path = Path(local.admin_password_file) if local else given or self.addresses.secrets_dir / "admin_password"
         try:
             password = path.read_text().strip()
         except OSError as error:
             self._require_answer()
             raise NoCredentialsError(f"No credentials: {path} cannot be read ({error.strerror}).") from error
-        who = self.addresses.local.admin_username if self.addresses.local else self._environment.admin_username
+        who = local.admin_username if local else self._environment.admin_username
         reply = self._send("POST", "/auth/login", json={"email": who, "password": password})
         if reply.is_error:
             raise error_of(reply)

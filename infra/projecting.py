@@ -8,11 +8,12 @@ The checkpoint is the fence: it moves in the transaction of the rows, first, and
 to be. So a batch is applied exactly once, however often anybody dies, and a second writer stops before it wrote.
 
 Transactions do not wait for the disk (synchronous_commit off). After a crash Postgres may have lost the last of them as
-a whole, rows and checkpoint alike, and the log is read again from there.
+a whole, rows and checkpoint alike, and the log is read again from there. So an idle projection watches its connection:
+when that is lost, it looks at its checkpoint again, rather than waiting for the next message with rows missing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ import msgspec
 import psycopg
 import structlog
 from nats.aio.client import Client
+from psycopg.pq import TransactionStatus
 
 from domain.message import Recorded
 from domain.usage import UsageRecord
@@ -47,6 +49,8 @@ STATEMENT_TIMEOUT_S = 60
 LOCK_TIMEOUT_S = 10
 FROZEN_WRITER_S = 30
 """A writer that stands still within a transaction loses it, and holds up its successor no longer."""
+IDLE_CHECK_S = 0.5
+"""How soon an idle writer notices that its Postgres is gone."""
 
 
 class AnotherWriterError(RuntimeError):
@@ -225,7 +229,7 @@ class Projector:
             position = await ensure_schema(connection, self._projection)
             self.started.set()
             self._log.info("projection_started", position=position)
-            async with self._source.follow(after=position) as batches:
+            async with _while_connected(connection), self._source.follow(after=position) as batches:
                 async for messages in batches:
                     heed_cancellation()
                     step = Move(self._projection, previous=position, position=messages[-1].position)
@@ -261,6 +265,36 @@ class Projector:
         return delay_s
 
 
-async def run_projection(projection: Projection, source: Source, postgres_url: str, bystanders: Bystanders) -> None:
-    """Keeps one read model for ever."""
-    await Projector(projection, source, postgres_url, bystanders).run()
+@asynccontextmanager
+async def _while_connected(connection: Connection) -> AsyncIterator[None]:
+    """Ends its body with psycopg.OperationalError when the connection is lost while nobody uses it."""
+    loop, life = asyncio.get_running_loop(), asyncio.timeout(None)
+    try:
+        async with life:
+            watch = asyncio.create_task(_when_lost(connection, lambda: life.reschedule(loop.time())))
+            try:
+                yield
+            finally:
+                watch.cancel()
+    except TimeoutError as error:
+        if not life.expired():
+            raise
+        raise psycopg.OperationalError("the connection was lost while idle") from error
+
+
+async def _when_lost(connection: Connection, act: Callable[[], None]) -> None:
+    while True:  # for as long as the connection is kept
+        await asyncio.sleep(IDLE_CHECK_S)
+        if _is_lost(connection):
+            return act()
+
+
+def _is_lost(connection: Connection) -> bool:
+    """Asks the socket, not the server; whoever is using the connection notices by themselves."""
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        return connection.closed
+    try:
+        connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return connection.closed

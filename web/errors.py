@@ -41,7 +41,7 @@ STATUS_OF: Mapping[str, int] = {
 }
 """Codes of the domain whose status is not 400."""
 
-_CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
+_CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 _log = structlog.get_logger()
 
@@ -112,7 +112,7 @@ async def _invalid_request(_request: Request, error: RequestValidationError) -> 
 
 async def _http_exception(request: Request, error: HTTPException) -> JSONResponse:
     code = _CODE_OF_STATUS.get(error.status_code, "invalid_request")
-    unknown = error.status_code in _CODE_OF_STATUS
+    unknown = error.status_code in {404, 405}
     message = f"{request.method} {request.url.path} is not an endpoint." if unknown else str(error.detail)
     return error_reply(error.status_code, code, message, error.headers)
 

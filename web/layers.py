@@ -4,6 +4,7 @@ Plain ASGI functions, outermost first: hardened (limit, headers) > idempotent (i
 """
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web.errors import error_reply
@@ -21,8 +22,11 @@ SAFE_HEADERS = {
 }
 
 
-class _BodyTooLargeError(Exception):
-    pass
+class _BodyTooLargeError(HTTPException):
+    """An HTTPException, because FastAPI makes a 400 of anything else that reading a body raises."""
+
+    def __init__(self) -> None:
+        super().__init__(413, f"A body has at most {MAX_BODY_BYTES} bytes.")
 
 
 def hardened(app: ASGIApp) -> ASGIApp:
@@ -33,7 +37,7 @@ def hardened(app: ASGIApp) -> ASGIApp:
             return await app(scope, receive, send)
         send = _with_headers(send)
         scope.setdefault("state", {})
-        too_large = error_reply(413, "body_too_large", f"A body has at most {MAX_BODY_BYTES} bytes.")
+        too_large = error_reply(413, "body_too_large", _BodyTooLargeError().detail)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > MAX_BODY_BYTES:
             return await too_large(scope, receive, send)

@@ -22,7 +22,7 @@ def card_document(
         "gateway_url": platform.gateway_url,
         "data_dir": platform.data_dir,
         "admin_username": platform.admin_username,
-        "admin_password_file": str(secrets_dir / "admin_password"),
+        "admin_password_file": platform.admin_password_file,
         "admin_password": admin_password,
         "api_key_file": str(secrets_dir / "cli_api_key"),
         "api_key": api_key,

@@ -30,7 +30,7 @@ def _processes(platform: Platform) -> list[Check]:
     cure = f"It is restarted by itself; its log is in {platform.data_dir}/logs."
     views = {**platform.servers, **platform.roles}
     return [
-        verdict(name, fine=view.state == "running", found=f"{view.state}, {view.restarts} restarts", cure=cure)
+        verdict(name, fine=view.state == "running", found=f"{view.state}, restarted {view.restarts} times", cure=cure)
         for name, view in views.items()
     ]
 

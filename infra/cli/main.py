@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from infra.cli.output import CommandError, paint, print_json, say
+from infra.cli.output import CommandError, ExitCode, paint, print_json, say
 
 NOUNS = {
     "up": "up",
@@ -36,6 +36,8 @@ def main() -> None:
         build_app(arguments)(args=arguments, prog_name="inventiv")
     except CommandError as error:
         sys.exit(_fail(error, as_json="--json" in arguments))
+    except KeyboardInterrupt:  # while a command was still being imported
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 def build_app(arguments: list[str]) -> typer.Typer:

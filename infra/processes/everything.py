@@ -24,7 +24,7 @@ from infra.embedded.postgres import EmbeddedPostgres
 from infra.embedded.postgres_place import VERSION as POSTGRES_VERSION
 from infra.environment import Environment
 from infra.processes.data_folder import Claim, Ports, choose_ports, end_leftovers, mark
-from infra.processes.first_keys import FirstKeys, first_keys
+from infra.processes.first_keys import FirstKeys, first_keys, password_file
 from infra.processes.roles import ROLES, Role
 from infra.processes.running import Platform, remove_platform, write_platform
 from infra.processes.supervisor import Supervisor
@@ -210,4 +210,5 @@ def _platform_of(environment: Environment) -> Platform:
         nats_monitor_url=environment.nats_monitor_url,
         postgres_url=environment.postgres_url,
         admin_username=environment.admin_username,
+        admin_password_file=str(password_file(environment)),
     )

@@ -24,11 +24,10 @@ class FirstKeys:
     """What the card shows; the secrets are None once they have been shown.
 
     Attributes:
-        password_file: where the admin's password stands (or stood: it may have been changed since).
         key_file: the command line's own key.
+        note: exists once the secrets have been shown.
     """
 
-    password_file: Path
     key_file: Path
     note: Path
     admin_password: str | None = None
@@ -44,10 +43,7 @@ def first_keys(environment: Environment, marker: Marker) -> FirstKeys:
     Raises:
         ApiError, UnreachableError, NoCredentialsError: see infra/client.py.
     """
-    secrets_dir = environment.secrets_dir
-    own, given = secrets_dir / PASSWORD_FILE, environment.admin_password_file
-    password_file = given if given is not None and not own.exists() else own
-    keys = FirstKeys(password_file, secrets_dir / CLI_KEY_FILE, environment.data_dir / "run" / _SHOWN)
+    keys = FirstKeys(environment.secrets_dir / CLI_KEY_FILE, environment.data_dir / "run" / _SHOWN)
     if keys.note.exists() and keys.key_file.exists():
         return keys
     with Api(environment) as api:
@@ -56,13 +52,21 @@ def first_keys(environment: Environment, marker: Marker) -> FirstKeys:
             write_private(keys.key_file, f"{secret}\n".encode())
         if keys.note.exists():
             return keys
+        path = password_file(environment)
         return FirstKeys(
-            keys.password_file,
             keys.key_file,
             keys.note,
-            admin_password=None if given is not None else password_file.read_text().strip(),
+            admin_password=None if path == environment.admin_password_file else path.read_text().strip(),
             api_key=_key(api, FIRST_KEY_NAME, f"{marker.id}-first-key"),
         )
+
+
+def password_file(environment: Environment) -> Path:
+    """Where the admin's password stands (or stood: it may have been changed since): the file that was given for the
+    very first start, else the one that was made by chance.
+    """
+    own, given = environment.secrets_dir / PASSWORD_FILE, environment.admin_password_file
+    return given if given is not None and not own.exists() else own
 
 
 def _key(api: Api, name: str, idempotency_key: str) -> str:

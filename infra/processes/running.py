@@ -52,6 +52,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     nats_monitor_url: str
     postgres_url: str
     admin_username: str
+    admin_password_file: str
     roles: dict[str, ChildView] = {}
     servers: dict[str, ChildView] = {}
 

@@ -120,6 +120,25 @@ async def test_events_become_rows(postgres_url: str) -> None:
     assert await counted(postgres_url) == 3
 
 
+async def test_a_commit_that_a_crash_took_back_is_made_again_without_waiting_for_an_event(postgres_url: str) -> None:
+    """What a crashed Postgres leaves: the connection is gone, and so are the last transaction's rows and checkpoint."""
+    log = await logged(3)
+    async with bystanders(postgres_url) as others, kept(Projector(COUNTED, events_of(log), postgres_url, others)):
+        await reached(postgres_url, 3, COUNTED)
+        async with await connect(postgres_url, "crash") as crash:
+            await crash.execute("UPDATE counted_v1.counted SET events = 0")
+            await crash.execute("UPDATE platform.checkpoints SET position = 0 WHERE name = 'counted'")
+            await crash.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'inventiv-projection-counted' AND datname = current_database()"
+            )
+
+        async def made_again() -> bool:
+            return await counted(postgres_url) == 3
+
+        await wait_until(made_again, "the rows are back", PATIENCE_S)
+
+
 async def test_a_second_writer_stops_before_it_writes(postgres_url: str) -> None:
     """Both believe that they are at the beginning, and the first has moved on."""
     log = await logged(3)

@@ -1,7 +1,7 @@
 """SIGKILL for any one process, at several moments of the journey: it finishes all the same, and nothing is doubled.
 
-    wish ──┬─> instance ready ──┬─> answers ──┬─> stop ──┬─> gone
-         kill                 kill          (kill)     kill
+    wish ──┬──> instance ready ──> answers ──┬──> stop ──┬──> gone
+         kill                              kill        kill
 
 Afterwards the books are checked: one server was made for the instance, the log has no hole and no double, and the usage
 counts each answered request once.
@@ -78,7 +78,6 @@ def the_journey_survives(platform: Platform, kill: Kill) -> None:
     deployed = platform.json("deploy", MODEL, "--detach")
     kill(platform)
     instance_id = until(lambda: _ready(platform, deployed["deployment_id"]), "the instance becomes ready")
-    kill(platform)
     for _ in range(ANSWERS):
         until(lambda: _answer(platform, made["api_key"]), "an answer")
     kill(platform)

@@ -1,12 +1,15 @@
 """The newcomer's journey, told by the command line alone: from a model's name to an answer, and back to nothing."""
 
 import json
+import os
+import signal
+import subprocess
 from typing import Any
 
 import pytest
 
 from infra.cli.output import ExitCode
-from tests.journeys.platform import MODEL, Platform, until
+from tests.journeys.platform import INVENTIV, MODEL, Platform, until
 
 pytestmark = pytest.mark.journey
 
@@ -101,3 +104,21 @@ def test_a_refused_deployment_says_why_and_is_on_record(platform: Platform) -> N
 def test_what_does_not_exist_is_not_found(platform: Platform) -> None:
     ran = platform.inventiv("instance", "show", "00000000-0000-0000-0000-000000000000")
     assert ran.code == ExitCode.NOT_FOUND
+
+
+def test_following_goes_on_through_a_death_of_the_api_without_a_gap(platform: Platform) -> None:
+    follow = [*INVENTIV, "events", "tail", "--last", "1", "--follow", "--json"]
+    with subprocess.Popen(follow, env=platform.environment, stdout=subprocess.PIPE, text=True) as tail:
+        assert tail.stdout is not None
+        seen = [json.loads(tail.stdout.readline())]
+        before = platform.json("key", "create", "before")["key"]["id"]
+        while seen[-1]["id"] != before:
+            seen.append(json.loads(tail.stdout.readline()))
+        os.kill(platform.pid_of("web"), signal.SIGKILL)
+        after = platform.json("key", "create", "after")["key"]["id"]
+        while seen[-1]["id"] != after:
+            seen.append(json.loads(tail.stdout.readline()))
+        tail.send_signal(signal.SIGINT)
+    assert tail.returncode == ExitCode.INTERRUPTED
+    positions = [envelope["position"] for envelope in seen]
+    assert positions == list(range(positions[0], positions[0] + len(positions)))

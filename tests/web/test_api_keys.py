@@ -1,5 +1,7 @@
 """API keys over HTTP: the secret appears in one reply, the neighbour sees nothing."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 from uuid_utils import uuid7
 
@@ -84,3 +86,14 @@ async def test_a_key_opens_what_keys_may_open_until_revoked(world: World) -> Non
 async def test_a_mistyped_key_is_refused_without_a_look_up(world: World) -> None:
     async with world.client(headers={"x-api-key": "sk-inv-" + "0" * 64}) as client:
         assert refusal(await client.get("/models")) == (401, "invalid_api_key")
+
+
+async def test_a_body_over_a_mebibyte_is_refused_with_and_without_its_length(world: World) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 100_000
+
+    async with world.team(ann="user") as team:
+        declared = await team["ann"].post("/api_keys", content=b" " * 1_100_000)
+        undeclared = await team["ann"].post("/api_keys", content=endless())
+    assert refusal(declared) == refusal(undeclared) == (413, "body_too_large")

@@ -51,6 +51,7 @@ def platform_of(folder: Path, *, pid: int, created_at: float, child: ChildView |
         nats_monitor_url="http://127.0.0.1:4",
         postgres_url="postgresql://127.0.0.1:5",
         admin_username="admin",
+        admin_password_file=str(folder / "secrets" / "admin_password"),
         roles={"web": child} if child else {},
     )
 
