@@ -16,6 +16,7 @@ from infra.cli.output import CommandError, ExitCode, paint, print_json, say
 NOUNS = {
     "up": "up",
     "serve": "serve",
+    "migrate": "migrate",
     "status": "status",
     "doctor": "doctor",
     "model": "models",

@@ -134,7 +134,7 @@ async def verify_server(nc: Client, monitor_url: str | None, *, replicas: int = 
         stored = await _stored_settings(nc, stream)
         if stored is None:
             findings.append(
-                f"stream {stream} is missing; on a new server create it with the migration (ensure_streams), "
+                f"stream {stream} is missing; on a new server create it with `inventiv migrate`, "
                 "on an old one look first: a wrong encryption key shows an empty server"
             )
         else:
