@@ -19,13 +19,13 @@ from fastapi import Depends, Request
 from domain.api_key import KEY_PREFIX, is_well_formed, key_hash
 from domain.ids import ApiKeyId, OrganizationId, SessionId, UserId
 from domain.organization import Role
+from domain.permissions import Action, is_allowed
 from domain.user import PlatformRole
 from projections.api_keys import find_api_key_by_hash
 from projections.organizations import find_role
 from projections.sessions import find_session
 from projections.users import find_user
 from web.errors import ApiError
-from web.permissions import Action, is_allowed
 from web.services import Services
 from web.tokens import COOKIE, read_token, token_hash
 

@@ -44,8 +44,8 @@ async def connect_reader(url: str, name: str) -> Client:
 async def disconnect(client: Client) -> None:
     """Closes for good, also while the server is away; safe to repeat.
 
-    There nats-py's own close raises from its last flush and skips the rest: OSError, or TypeError from asyncio's own loop
-    since Python 3.12.
+    There nats-py's own close raises from its last flush and skips the rest: OSError, or TypeError from asyncio's own
+    loop since Python 3.12.
     """
     try:
         await client.close()

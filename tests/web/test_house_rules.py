@@ -10,13 +10,13 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from domain.organization import Role
+from domain.permissions import PERMISSIONS, is_allowed
 from tests.web.test_deployments import MODEL
 from tests.web.test_sign_in import refusal
 from tests.web.world import ADMIN_PASSWORD, World
 from web.auth import ACCESS_RULES
 from web.layers import SAFE_HEADERS
 from web.openapi import OPENAPI_FILE, document
-from web.permissions import PERMISSIONS, is_allowed
 from web.services import Parked
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
