@@ -21,6 +21,7 @@ RECONNECT_WAIT_S = 0.2
 PING_INTERVAL_S = 10
 PINGS_MISSED = 2
 READER_BUFFER_BYTES = 2_000_000
+SAY_AGAIN_S = 10.0
 
 
 async def connect_writer(url: str, name: str) -> Client:
@@ -60,9 +61,15 @@ async def _connect(url: str, name: str, pending_bytes: int) -> Client:
     servers = [server.strip() for server in url.split(",")]
     first = urlsplit(servers[0])
     log = _log.bind(connection=name)
+    said: dict[str, float] = {}
 
     async def on_error(error: Exception) -> None:
-        log.warning("nats_error", error=repr(error))
+        """A client that looks for its server fails five times a second; one line in SAY_AGAIN_S tells as much."""
+        now = asyncio.get_running_loop().time()
+        if now - said.get(repr(error), -SAY_AGAIN_S) >= SAY_AGAIN_S:
+            said.clear()
+            said[repr(error)] = now
+            log.warning("nats_error", error=repr(error))
 
     async def on_disconnect() -> None:
         if not client.is_closed:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nats.errors
 import pytest
+from structlog.testing import capture_logs
 
 from infra.embedded.nats import EmbeddedNats
 from infra.events import connection
@@ -30,6 +31,17 @@ async def test_a_writer_sends_nothing_later_that_failed_before(nats_server: Embe
     await until(lambda: writer.is_connected)
     assert (await writer.jetstream().stream_info("EVENTS")).state.messages == 0
     await disconnect(writer)
+
+
+async def test_a_server_that_is_away_is_mentioned_not_bewailed(nats_server: EmbeddedNats) -> None:
+    with capture_logs() as lines:
+        reader = await connect_reader(nats_server.url, "reader")
+        await nats_server.kill()
+        await until(lambda: reader.stats["errors_received"] >= 5 or len(lines) > 1)
+        await asyncio.sleep(6 * connection.RECONNECT_WAIT_S)  # the law is about this time: several tries fall into it
+        await disconnect(reader)
+    refused = [line for line in lines if line["event"] == "nats_error" and "Refused" in line["error"]]
+    assert len(refused) == 1
 
 
 async def test_the_server_knows_connections_by_name(nats_server: EmbeddedNats) -> None:
