@@ -52,7 +52,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """Who acts and why; travels with a command into the envelopes of its events."""
+    """Who acts and why; travels with a command into the envelopes of its events.
+
+    An empty `correlation` goes on with the story that the aggregate is in: news from a worker belongs to whatever was
+    last wanted of its instance.
+    """
 
     actor: str
     correlation: str

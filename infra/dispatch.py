@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from domain.decider import Claim, Decider, Rejected, Release, schema_of
 from domain.ids import PLATFORM, EventId, OrganizationId
@@ -58,6 +59,7 @@ class _Known(msgspec.Struct, Generic[S], frozen=True):
     version: int
     position: int
     payload_hash: str
+    correlation: str
 
 
 class _Address(msgspec.Struct, frozen=True):
@@ -109,7 +111,7 @@ class Dispatcher:
                 if not outcome:
                     return Receipt(known.position, known.version, (), ())
                 try:
-                    return await self._append(decider, address, known, outcome, _Stamp(at, context))
+                    return await self._append(decider, address, known, outcome, _stamp(at, context, known))
                 except Conflict:
                     known = await self._catch_up(decider, subject, known)
         raise LogUnavailableError(f"{type(command).__name__} on {subject} lost {MAX_CONFLICTS} races; try again")
@@ -145,7 +147,7 @@ class Dispatcher:
         if cached is not None:
             self._cache.move_to_end(subject)
             return cached
-        known = await self._from_snapshot(decider, aggregate_id) or _Known(decider.initial, 0, 0, "")
+        known = await self._from_snapshot(decider, aggregate_id) or _Known(decider.initial, 0, 0, "", "")
         return self._remember(decider, subject, known, await self._log.read(subject, after=known.position))
 
     async def _catch_up(self, decider: Decider[C, E, S], subject: str, known: _Known[S]) -> _Known[S]:
@@ -163,13 +165,15 @@ class Dispatcher:
         self, decider: Decider[C, E, S], subject: str, known: _Known[S], news: Sequence[Recorded]
     ) -> _Known[S]:
         state, version, position, previous = known.state, known.version, known.position, known.payload_hash
+        correlation = known.correlation
         for recorded in news:
             envelope = recorded.envelope
             if envelope.version != version + 1 or envelope.previous != previous:
                 raise LogDamagedError(recorded.position, f"{subject} does not go on from version {version} as written")
             state = decider.evolve(state, self._codec.decode_event(envelope), envelope.at)
             version, position, previous = envelope.version, recorded.position, payload_hash(recorded.payload)
-        return self._keep(subject, _Known(state, version, position, previous))
+            correlation = envelope.correlation
+        return self._keep(subject, _Known(state, version, position, previous, correlation))
 
     def _keep(self, subject: str, known: _Known[S]) -> _Known[S]:
         self._cache[subject] = known
@@ -193,7 +197,7 @@ class Dispatcher:
             messages.append((event_id, payload))
         own = Append(address.subject, known.position, tuple(messages))
         position = await self._log.append([*reservations, own])
-        now = _Known(state, known.version + len(events), position, previous)
+        now = _Known(state, known.version + len(events), position, previous, stamp.context.correlation)
         self._keep(address.subject, now)
         _log.info("events_appended", subject=address.subject, events=_names(events), position=position)
         await self._maybe_snapshot(decider, address, known.version, now)
@@ -251,7 +255,7 @@ class Dispatcher:
         if snapshot is None:
             return None
         state = msgspec.json.decode(snapshot.state, type=decider.state_type)
-        return _Known(state, snapshot.version, snapshot.position, snapshot.previous_hash)
+        return _Known(state, snapshot.version, snapshot.position, snapshot.previous_hash, snapshot.correlation)
 
     async def _maybe_snapshot(
         self, decider: Decider[C, E, S], address: _Address, version_before: int, known: _Known[S]
@@ -262,10 +266,15 @@ class Dispatcher:
             position=known.position,
             version=known.version,
             previous_hash=known.payload_hash,
+            correlation=known.correlation,
             schema_fingerprint=fingerprint_of(decider),
             state=msgspec.json.encode(known.state),
         )
         await self._snapshots.save(decider.aggregate, address.id, snapshot)
+
+
+def _stamp(at: datetime, context: Context, known: _Known[S]) -> _Stamp:
+    return _Stamp(at, context if context.correlation else replace(context, correlation=known.correlation))
 
 
 def _names(events: Sequence[object]) -> str:

@@ -39,9 +39,18 @@ class Intent:
         return position
 
     async def send(
-        self, decider: Decider[C, E, S], organization: str, aggregate_id: str, command: C, *, actor: str
+        self,
+        decider: Decider[C, E, S],
+        organization: str,
+        aggregate_id: str,
+        command: C,
+        *,
+        actor: str,
+        is_news: bool = False,
     ) -> int:
         """Dispatches the command; returns the position after which its effect is visible.
+
+        What `is_news` is nobody's new intent: its events go on with the story that the aggregate is in.
 
         Raises:
             Rejected, OSError: as domain.ports.Dispatch.
@@ -51,7 +60,7 @@ class Intent:
         if self.draw.resumed:
             position = await self._earlier(subject_of(organization, decider.aggregate, aggregate_id), correlation)
         if position is None:
-            context = Context(actor=actor, correlation=correlation)
+            context = Context(actor=actor, correlation="" if is_news else correlation)
             receipt = await self.services.dispatch(decider, organization, aggregate_id, command, context)
             position = receipt.position
         self.request.state.position = max(self.position, position)

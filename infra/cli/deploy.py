@@ -52,10 +52,10 @@ def deploy(
         accepted = api.post("/deployments", body)
         deployment_id = accepted["deployment_id"]
         say(f"Deployment {deployment_id}: {instances} of {model} ({engine.value}).")
-        views = _instances_of(api, deployment_id)
+        views = _instances_of(api, accepted["instances"])
         if not detach:
             try:
-                views = _wait_until_ready(api, deployment_id, instances, timeout)
+                views = _wait_until_ready(api, deployment_id, accepted["instances"], timeout)
             except KeyboardInterrupt:
                 say(f"Let go; it goes on by itself. Come back with `inventiv deployment show {deployment_id}`.")
                 raise
@@ -69,15 +69,15 @@ def deploy(
             print(view["id"])
 
 
-def _wait_until_ready(api: Api, deployment_id: str, wanted: int, timeout_s: float) -> list[dict[str, Any]]:
+def _wait_until_ready(api: Api, deployment_id: str, wanted: list[str], timeout_s: float) -> list[dict[str, Any]]:
     began = time.monotonic()
     told: dict[str, tuple[str, int]] = {}
     while True:
-        views = _instances_of(api, deployment_id)
+        views = _instances_of(api, wanted)
         for view in views:
             _tell_news(view, told, time.monotonic() - began)
         _explain_failure(views)
-        if len(views) == wanted and all(view["status"] == "ready" for view in views):
+        if all(view["status"] == "ready" for view in views):
             return views
         if time.monotonic() - began > timeout_s:
             message = f"Deployment {deployment_id} is not ready after {timeout_s:g} s."
@@ -86,8 +86,10 @@ def _wait_until_ready(api: Api, deployment_id: str, wanted: int, timeout_s: floa
         time.sleep(POLL_S)
 
 
-def _instances_of(api: Api, deployment_id: str) -> list[dict[str, Any]]:
-    return [view for view in api.get("/instances") if view["deployment_id"] == deployment_id]
+def _instances_of(api: Api, wanted: list[str]) -> list[dict[str, Any]]:
+    """In the deployment's order. Their ids are known before they are: what is not there yet is about to be."""
+    views = {view["id"]: view for view in api.get("/instances")}
+    return [views.get(wished, {"id": wished, "status": "provisioning", "progress_percent": 0}) for wished in wanted]
 
 
 def _tell_news(view: dict[str, Any], told: dict[str, tuple[str, int]], after_s: float) -> None:

@@ -28,6 +28,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         position: in the event stream; fold what comes after it.
         version: the aggregate's version there.
+        correlation: the story that the aggregate was in.
         previous_hash: SHA-256 (hex) of the envelope at that version, which the next envelope names as its previous.
         schema_fingerprint: of the state's type; another shape is as good as no snapshot.
         state: encoded.
@@ -36,6 +37,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     version: int
     previous_hash: str
+    correlation: str
     schema_fingerprint: str
     state: bytes
 
@@ -99,6 +101,7 @@ class SnapshotStore:
                 position=int(headers["Snap-Position"]),
                 version=int(headers["Snap-Version"]),
                 previous_hash=headers["Snap-Previous"],
+                correlation=headers["Snap-Correlation"],
                 schema_fingerprint=headers["Snap-Schema"],
                 state=reply.data,
             )
@@ -112,6 +115,7 @@ class SnapshotStore:
             "Snap-Position": str(snapshot.position),
             "Snap-Version": str(snapshot.version),
             "Snap-Previous": snapshot.previous_hash,
+            "Snap-Correlation": snapshot.correlation,
             "Snap-Schema": snapshot.schema_fingerprint,
             "Nats-Expected-Last-Subject-Sequence": str(sequence),
         }

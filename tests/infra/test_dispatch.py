@@ -74,6 +74,18 @@ async def test_an_event_carries_who_acted_and_follows_its_predecessor() -> None:
     assert second.envelope.event_id == receipt.event_ids[0]
 
 
+async def test_news_goes_on_with_the_story_that_its_aggregate_is_in() -> None:
+    log = MemoryLog()
+    snapshots = FakeSnapshots()
+    await issued(dispatcher(log, snapshots))
+    news = Context(actor="worker:w", correlation="")
+    for door in (dispatcher(log, snapshots), dispatcher(log, snapshots)):
+        for n in range(SNAPSHOT_EVERY):
+            await door(API_KEY, "org", "key-1", RenameApiKey(name=f"{id(door)} {n}"), news)
+    assert snapshots.saved
+    assert {r.envelope.correlation for r in await log.read(subject_of("org", "api_key", "key-1"))} == {"c-1"}
+
+
 async def test_asking_twice_appends_once() -> None:
     log = MemoryLog()
     door = dispatcher(log)
@@ -225,7 +237,12 @@ async def test_a_snapshot_of_another_fold_is_dropped() -> None:
     snapshots = FakeSnapshots()
     await issued(dispatcher(log, snapshots))
     snapshots.saved["api_key/key-1"] = Snapshot(
-        position=99, version=99, previous_hash="x", schema_fingerprint="of another fold", state=b'{"name": "wrong"}'
+        position=99,
+        version=99,
+        previous_hash="x",
+        correlation="c",
+        schema_fingerprint="of another fold",
+        state=b'{"name": "wrong"}',
     )
     loaded = await dispatcher(log, snapshots).load(API_KEY, "org", "key-1")
     assert (loaded.state.name, loaded.version) == ("ci", 1)

@@ -76,7 +76,7 @@ async def register(request: Request, services: Served, intent: Intended) -> Resp
         agent_sha256=report.agent_info.checksum,
     )
     actor = f"worker:{report.worker_id}"
-    await intent.send(INSTANCE, organization, report.instance_id, command, actor=actor)
+    await intent.send(INSTANCE, organization, report.instance_id, command, actor=actor, is_news=True)
     _log.info("worker_registered", instance=report.instance_id, worker=report.worker_id)
     return _reply(
         RegisterReply(
@@ -108,7 +108,7 @@ async def heartbeat(request: Request, services: Served, intent: Intended) -> Res
         expected_agent_sha256=services.settings.expected_agent_sha256,
     )
     actor = f"worker:{report.worker_id}"
-    await intent.send(INSTANCE, organization, report.instance_id, command, actor=actor)
+    await intent.send(INSTANCE, organization, report.instance_id, command, actor=actor, is_news=True)
     after = (await services.load(INSTANCE, organization, report.instance_id)).state if intent.position else instance
     return _reply(HeartbeatReply(desired=desired_of(after.status)))
 

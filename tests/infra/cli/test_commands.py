@@ -55,7 +55,8 @@ def page(*envelopes: dict[str, Any], following: int | None = None) -> Answer:
 
 
 def accepted(stub: StubApi, *views: dict[str, Any]) -> None:
-    stub.answer("POST", "/deployments", Answer(202, {"status": "accepted", "deployment_id": "d", "message": ""}))
+    reply = {"status": "accepted", "deployment_id": "d", "instances": ["i"], "message": ""}
+    stub.answer("POST", "/deployments", Answer(202, reply))
     stub.answer("GET", "/instances", *(Answer(200, [view]) for view in views))
 
 
@@ -158,6 +159,14 @@ def test_a_detached_deploy_does_not_wait(inventiv: Inventiv, stub: StubApi, caps
     accepted(stub, instance("provisioning", 5))
     assert inventiv("deploy", "mock-echo-model", "--detach", "--json") == ExitCode.OK
     assert document(capsys)["deployment_id"] == "d"
+
+
+def test_a_detached_deploy_names_instances_that_are_not_there_yet(
+    inventiv: Inventiv, stub: StubApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accepted(stub, instance(id="another"))
+    assert inventiv("deploy", "mock-echo-model", "--detach", "--json") == ExitCode.OK
+    assert document(capsys)["instances"] == [{"id": "i", "status": "provisioning", "progress_percent": 0}]
 
 
 def test_a_deploy_that_takes_too_long_is_124(

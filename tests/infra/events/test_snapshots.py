@@ -30,6 +30,7 @@ def snapshot_at(position: int, shape: str, state: bytes) -> Snapshot:
         position=position,
         version=position,
         previous_hash=f"hash-{position}",
+        correlation="c-1",
         schema_fingerprint=shape,
         state=state,
     )
