@@ -9,9 +9,7 @@ pytestmark = pytest.mark.journey
 
 
 def test_a_stopped_instance_finishes_its_running_stream(platform: Platform) -> None:
-    for view in platform.json("instance", "ls")["instances"]:  # so that the stream must run on ours
-        if view["status"] == "ready":
-            platform.json("instance", "stop", view["id"], "--force")
+    platform.end_instances()  # so that the stream must run on ours
     instance_id = platform.json("deploy", MODEL)["instances"][0]["id"]
     streamed = until(lambda: start_stream(platform, platform.key), "our instance streams")
     assert platform.json("instance", "stop", instance_id)["status"] == "draining"
