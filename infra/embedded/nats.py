@@ -31,7 +31,7 @@ LOG_FILES_KEPT = 3
 HEALTH_REPLY_BYTES = 4096
 HEALTH_TIMEOUT_S = 2.0
 
-_KEPT_FOR_EVER = ("EVENTS", "USAGE")
+_KEPT_FOR_EVER = ("EVENTS", "USAGE", "SEALS")
 _DENIED_TO_SERVICES = (
     *(f"$JS.API.STREAM.{verb}.>" for verb in ("CREATE", "UPDATE", "DELETE", "RESTORE")),
     *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("PURGE", "MSG.DELETE") for stream in _KEPT_FOR_EVER),

@@ -20,6 +20,7 @@ TELEMETRY = "TELEMETRY"
 SNAPSHOTS = "SNAPSHOTS"
 TIMERS = "TIMERS"
 PARKED = "PARKED"
+SEALS = "SEALS"
 
 API_TIMEOUT_S = 10.0
 MONITOR_TIMEOUT_S = 5.0
@@ -52,6 +53,7 @@ _FOR_EVER = {
 STREAMS: Mapping[str, Mapping[str, Any]] = {
     EVENTS: {**_FOR_EVER, "subjects": ["evt.>", "uniq.>"]},
     USAGE: {**_FOR_EVER, "subjects": ["use.>"]},
+    SEALS: {**_FOR_EVER, "subjects": ["seal.>"]},
     TELEMETRY: {
         **_STORED,
         "subjects": ["tel.>"],

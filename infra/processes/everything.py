@@ -85,7 +85,7 @@ class _Everything:
         nats = EmbeddedNats(self._claimed.data_dir / "nats", ports.nats, monitor_port=ports.nats_monitor)
         postgres = EmbeddedPostgres(self._claimed.data_dir / "postgres", ports.postgres)
         self._environment = _environment_of_roles(self._environment, ports, nats, postgres)
-        self._platform = _platform_of(self._environment)
+        self._platform = _platform_of(self._environment, nats)
         self._write()
         await _together(
             self._start_nats(nats),
@@ -197,7 +197,7 @@ def _environment_of_roles(
     )
 
 
-def _platform_of(environment: Environment) -> Platform:
+def _platform_of(environment: Environment, nats: EmbeddedNats) -> Platform:
     return Platform(
         pid=os.getpid(),
         created_at=float(psutil.Process().create_time()),
@@ -207,6 +207,7 @@ def _platform_of(environment: Environment) -> Platform:
         api_url=environment.api_url,
         gateway_url=environment.gateway_url,
         nats_url=environment.nats_url,
+        nats_admin_url=nats.admin_url,
         nats_monitor_url=environment.nats_monitor_url,
         postgres_url=environment.postgres_url,
         admin_username=environment.admin_username,

@@ -39,6 +39,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
         pid, created_at: the supervisor.
         roles: web, gateway, handlers, projections.
         servers: nats, postgres.
+        nats_admin_url: may create streams; for commands that repair.
     """
 
     pid: int
@@ -49,6 +50,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     api_url: str
     gateway_url: str
     nats_url: str
+    nats_admin_url: str = ""
     nats_monitor_url: str
     postgres_url: str
     admin_username: str

@@ -1,8 +1,6 @@
-"""`inventiv events tail|show|parked`: the event log, read back.
+"""`inventiv events tail` and `show`: what happened, newest last; the whole story of one thing.
 
-    tail: what is there, then (--follow) what comes      show: one aggregate's whole story      parked: what is stuck
-
-`tail --json` prints one envelope per line; every other command prints one document.
+`tail --json` prints one envelope per line; `show --json` prints one document.
 """
 
 import time
@@ -13,35 +11,17 @@ import msgspec
 import typer
 
 from infra.cli import calling
-from infra.cli.output import JsonFlag, paint, print_json, print_line, print_table, say
+from infra.cli.output import JsonFlag, paint, print_json, print_line
 from infra.client import PATIENCE_S, Api, UnreachableError
 
 LAST_EVENTS = 1000
 PAGE_EVENTS = 500
 RECONNECT_PAUSE_S = 0.5
-_PARKED_COLUMNS = {
-    "id": "ID",
-    "reaction": "REACTION",
-    "aggregate": "AGGREGATE",
-    "aggregate_id": "AGGREGATE ID",
-    "attempts": "ATTEMPTS",
-    "parked_at": "SINCE",
-    "reason": "REASON",
-}
-
-ParkedId = Annotated[str, typer.Argument(help="From `inventiv events parked`.")]
 
 
-def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="The event log, read back.", no_args_is_help=True)
+def register(group: typer.Typer) -> None:
     group.command("tail", help="Print the newest events; --follow goes on with what comes.")(tail)
     group.command("show", help="Print the whole story of one thing.")(show)
-    parked = typer.Typer(help="Work that handlers gave up on: list, retry, skip.", invoke_without_command=True)
-    parked.callback()(list_parked)
-    parked.command("retry", help="Try it again now.")(retry_parked)
-    parked.command("skip", help="Give it up; the aggregate's later events go on.")(skip_parked)
-    group.add_typer(parked, name="parked")
-    app.add_typer(group, name="events")
 
 
 def tail(
@@ -78,34 +58,6 @@ def show(
     for envelope in envelopes:
         _print_envelope(envelope)
         print(f"         {msgspec.json.encode(envelope['data']).decode()}")
-
-
-def list_parked(context: typer.Context, *, as_json: JsonFlag = False) -> None:
-    if context.invoked_subcommand is not None:
-        return
-    with calling.calling() as api:
-        parked = api.get("/parked")
-    if as_json:
-        print_json({"parked": parked})
-    else:
-        print_table(parked, _PARKED_COLUMNS, empty="Nothing is parked.")
-
-
-def retry_parked(parked_id: ParkedId, *, as_json: JsonFlag = False) -> None:
-    _resolve(parked_id, "retry", as_json=as_json)
-
-
-def skip_parked(parked_id: ParkedId, *, as_json: JsonFlag = False) -> None:
-    _resolve(parked_id, "skip", as_json=as_json)
-
-
-def _resolve(parked_id: str, verb: str, *, as_json: bool) -> None:
-    with calling.calling() as api:
-        api.post(f"/parked/{parked_id}/{verb}")
-    if as_json:
-        print_json({"id": parked_id, "resolution": verb})
-    else:
-        say(f"{parked_id}: {verb} asked for.")
 
 
 def _newest(api: Api, last: int, event_type: str) -> list[dict[str, Any]]:
