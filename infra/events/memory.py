@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from domain.message import Recorded
 from infra.events.codec import decode_recorded
-from infra.events.port import Append, AppendRefusedError, Conflict, GapError, check_appends
+from infra.events.port import FOLLOWS, Append, AppendRefusedError, Conflict, GapError, check_appends
 from infra.events.streams import MAX_MESSAGE_BYTES
 
 
@@ -22,7 +22,11 @@ class MemoryLog:
         check_appends(appends)
         if any(len(payload) > MAX_MESSAGE_BYTES for append in appends for _, payload in append.messages):
             raise AppendRefusedError(f"append to {appends[0].subject} is refused: message size exceeds maximum allowed")
-        taken = [append.subject for append in appends if self._last_position(append.subject) != append.expected]
+        taken = [
+            append.subject
+            for append in appends
+            if append.expected not in (FOLLOWS, self._last_position(append.subject))
+        ]
         if taken:
             return self._own_position(appends, taken)
         async with self._grown:

@@ -14,6 +14,8 @@ from domain.message import Recorded
 
 BATCH_MESSAGES_MAX = 1000
 """JetStream's limit of an atomic batch."""
+FOLLOWS = -1
+"""`expected` of a subject that stands earlier in the same append: it goes on there, after others in between."""
 
 
 class Append(msgspec.Struct, frozen=True):
@@ -21,7 +23,7 @@ class Append(msgspec.Struct, frozen=True):
 
     Attributes:
         subject: literal, never a wildcard.
-        expected: position of the subject's last message; 0 when it must be empty.
+        expected: position of the subject's last message; 0 when it must be empty; or FOLLOWS.
         messages: (event id, payload) each; the id is what a retry is recognised by.
     """
 
@@ -58,13 +60,17 @@ def check_appends(appends: Sequence[Append]) -> None:
     """What no log can store.
 
     Raises:
-        AppendRefusedError: nothing to append, a subject twice or with a wildcard, or more than BATCH_MESSAGES_MAX.
+        AppendRefusedError: nothing to append, a subject twice (but with FOLLOWS) or with a wildcard, or more than
+            BATCH_MESSAGES_MAX.
     """
     subjects = [append.subject for append in appends]
     if not appends or not all(append.messages for append in appends):
         raise AppendRefusedError("an append needs at least one message for each of its subjects")
-    if len(set(subjects)) < len(subjects):
-        raise AppendRefusedError(f"a subject stands twice in one append: {', '.join(subjects)}")
+    begun: set[str] = set()
+    for append in appends:
+        if (append.subject in begun) != (append.expected == FOLLOWS):
+            raise AppendRefusedError(f"a subject stands twice in one append, or follows nothing: {append.subject}")
+        begun.add(append.subject)
     if wild := [subject for subject in subjects if set(subject) & set("*> \t\r\n") or "" in subject.split(".")]:
         raise AppendRefusedError(f"not a literal subject: {', '.join(map(repr, wild))}")
     if sum(len(append.messages) for append in appends) > BATCH_MESSAGES_MAX:

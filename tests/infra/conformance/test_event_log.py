@@ -1,4 +1,4 @@
-"""What every event log must do. Runs on the one in memory and on JetStream."""
+"""What every event log must do. Runs on the one in memory, on JetStream, and on JetStream with group commit."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -8,9 +8,18 @@ import pytest
 from domain.message import Recorded
 from infra.embedded.nats import EmbeddedNats
 from infra.events.connection import connect_writer
+from infra.events.group_commit import GroupCommitLog
 from infra.events.jetstream import JetStreamLog
 from infra.events.memory import MemoryLog
-from infra.events.port import Append, AppendRefusedError, Conflict, EventLog, GapError, UnreadableMessageError
+from infra.events.port import (
+    FOLLOWS,
+    Append,
+    AppendRefusedError,
+    Conflict,
+    EventLog,
+    GapError,
+    UnreadableMessageError,
+)
 from tests.infra.events.envelopes import append_of, payload
 
 A, B, C = "evt.acme.instance.a", "evt.acme.instance.b", "evt.other.organization.c"
@@ -20,10 +29,16 @@ WAIT_S = 20.0
 
 
 @pytest.fixture
-async def jetstream_log(nats_server: EmbeddedNats) -> AsyncIterator[EventLog]:
+async def jetstream_log(nats_server: EmbeddedNats) -> AsyncIterator[JetStreamLog]:
     connection = await connect_writer(nats_server.url, "test")
     yield JetStreamLog(connection)
     await connection.close()
+
+
+@pytest.fixture
+async def group_commit_log(jetstream_log: JetStreamLog) -> EventLog:
+    """Groups whenever two appends meet, so that every law of the suite is put to groups too."""
+    return GroupCommitLog(jetstream_log, alone_max=1, group_appends_min=2)
 
 
 @pytest.fixture
@@ -31,7 +46,7 @@ def memory_log() -> EventLog:
     return MemoryLog()
 
 
-@pytest.fixture(params=["memory_log", "jetstream_log"])
+@pytest.fixture(params=["memory_log", "jetstream_log", "group_commit_log"])
 def log(request: pytest.FixtureRequest) -> EventLog:
     chosen: EventLog = request.getfixturevalue(request.param)
     return chosen
@@ -191,6 +206,18 @@ async def test_what_no_log_can_store_is_refused_at_once(log: EventLog, appends: 
     with pytest.raises(AppendRefusedError):
         await log.append(appends)
     assert await log.head() == 0
+
+
+async def test_messages_that_alternate_between_subjects_keep_their_order(log: EventLog) -> None:
+    alternating = [append_of(A, "a1"), append_of(B, "b1"), append_of(A, "a2", expected=FOLLOWS)]
+    assert await log.append(alternating) == 3
+    assert ids(await collect(log, 3)) == ["a1", "b1", "a2"]
+    assert await log.append(alternating) == 3, "the same once more"
+    with pytest.raises(Conflict):
+        await log.append([append_of(A, "a3", expected=3), append_of(B, "b2"), append_of(A, "a4", expected=FOLLOWS)])
+    with pytest.raises(AppendRefusedError):
+        await log.append([append_of(A, "a5", expected=FOLLOWS)])
+    assert await log.head() == 3
 
 
 async def test_following_from_the_middle_gives_what_came_after(log: EventLog) -> None:
