@@ -11,6 +11,7 @@ from typing import Never, assert_never
 import msgspec
 
 from domain.decider import Decider
+from domain.message import RESERVATION_AGGREGATE
 
 
 class NameReserved(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +46,7 @@ def decide(_state: Reservation, command: Never, _at: datetime) -> Sequence[Reser
 
 
 RESERVATION: Decider[Never, ReservationEvent, Reservation] = Decider(
-    aggregate="reservation",
+    aggregate=RESERVATION_AGGREGATE,
     events=(NameReserved, NameReleased),
     initial=Reservation(),
     state_type=Reservation,

@@ -26,6 +26,7 @@ NOUNS = {
     "key": "keys",
     "chat": "chat",
     "events": "events",
+    "audit": "audit",
 }
 """First word of a command -> its file here. The order is that of --help."""
 
