@@ -4,14 +4,18 @@ Existence is three-valued: a server is present, certainly absent, or unknown (a 
 page). Only a complete, trusted answer makes an absence.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import datetime
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
 from domain.ids import EventId, InstanceId, OrganizationId
+from domain.message import Envelope
 from domain.ports import Clock, Dispatch, Load
+
+T = TypeVar("T")
 
 
 class ServerRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +129,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
         cause: id of that event, for the envelopes of what follows.
         version: of that event; what a refusal has settled.
         attempt: 0, then the number of times in a row that this aggregate asked to be looked at again.
+        done: newest version for which an earlier look answered Done. A reaction with a deed of its own for each event
+            goes on after it; it may have been forgotten and stand lower, never higher.
     """
 
     organization: OrganizationId
@@ -134,6 +140,91 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True):
     correlation: str
     version: int
     attempt: int = 0
+    done: int = 0
+
+
+class History(Protocol):
+    """The aggregate's events after a version, oldest first, for a reaction with a deed of its own for each of them.
+
+    Raises:
+        OSError: the log cannot be reached.
+    """
+
+    async def __call__(self, trigger: Trigger, /, *, after: int) -> Sequence[Envelope]: ...
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """One deed in the world. No secret and no personal data: it is written down for operators.
+
+    Attributes:
+        reaction: whose deed, by name; or a duty's.
+        event_id: because of which event; "" when no event is behind it (a duty).
+        name: what is done, e.g. "create_server".
+        key: tells several of one name apart, e.g. the server's name.
+        subject: of the aggregate that it is done for.
+    """
+
+    reaction: str
+    event_id: str
+    name: str
+    key: str = ""
+    subject: str = ""
+
+    @property
+    def idempotency_key(self) -> str:
+        """For a receiver that knows such keys: the same at every try of this deed, and of no other."""
+        return f"{self.event_id}/{self.reaction}/{self.name}/{self.key}"
+
+
+Happened = Literal["happened", "not_happened", "unknown"]
+
+
+class Effects(Protocol):
+    """The ledger of deeds: each is written down as intended, done, and written down as done.
+
+    Raises:
+        OSError: it is not known whether the deed was done, or the ledger is away: look again later.
+    """
+
+    async def once(
+        self,
+        effect: Effect,
+        *,
+        act: Callable[[], Awaitable[object]],
+        ask: Callable[[], Awaitable[Happened]],
+        timeout_s: float,
+    ) -> None:
+        """Does it exactly once, for a world that would do it twice when told twice.
+
+        Args:
+            effect: which deed.
+            act: does it; hand `effect.idempotency_key` on where the receiver takes one.
+            ask: looks whether it happened, and is asked only when an earlier try was cut off.
+            timeout_s: `act` is given up after it, and what it had sent has no effect later than twice that.
+        """
+        ...
+
+    async def record(self, effect: Effect, act: Callable[[], Awaitable[T]]) -> T:
+        """Writes down what is done and how it ended, and decides nothing: for deeds that the log's intents guard."""
+        ...
+
+
+class AuditStanding(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the audit log has come, and how far it is sealed (`sealed_at` None: never), in entries."""
+
+    entries: int
+    sealed: int
+    sealed_at: datetime | None
+
+
+class AuditSealer(Protocol):
+    """Signs the head of the audit log's tree. Raises OSError when a store is away."""
+
+    async def standing(self) -> AuditStanding: ...
+
+    async def seal(self, entries: int, at: datetime) -> None:
+        """Seals the first `entries`, unless they are sealed already; refuses where sealed history has changed."""
+        ...
 
 
 class HandlerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,3 +253,6 @@ class Doors:
     clock: Clock
     settings: HandlerSettings
     list_unsettled: ListUnsettled
+    effects: Effects
+    history: History
+    sealer: AuditSealer

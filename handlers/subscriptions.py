@@ -14,6 +14,7 @@ from domain.deployment import DEPLOYMENT, DeploymentRequested, DeploymentStopped
 from domain.instance import INSTANCE
 from handlers import (
     advance_instance,
+    keep_audit_log_sealed,
     keep_instances_advancing,
     keep_servers_matching_records,
     request_instances_on_deployment_requested,
@@ -86,5 +87,10 @@ def duties() -> tuple[Duty, ...]:
             name="keep_servers_matching_records",
             period_s=keep_servers_matching_records.PERIOD_S,
             perform=keep_servers_matching_records.ServerSweep(),
+        ),
+        Duty(
+            name="keep_audit_log_sealed",
+            period_s=keep_audit_log_sealed.PERIOD_S,
+            perform=keep_audit_log_sealed.keep_audit_log_sealed,
         ),
     )

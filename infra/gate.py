@@ -45,9 +45,11 @@ _TABLES = sql.SQL(
         version bigint NOT NULL,
         attempt integer NOT NULL,
         own_faults integer NOT NULL,
+        done bigint NOT NULL DEFAULT 0,
         settled_at timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (reaction, aggregate, id)
-    )
+    );
+    ALTER TABLE platform.reaction_positions ADD COLUMN IF NOT EXISTS done bigint NOT NULL DEFAULT 0
     """
 )
 
@@ -60,7 +62,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How far a reaction is with an aggregate.
 
     Attributes:
-        version: newest one that is settled.
+        version: newest one that is settled: done, put off with a durable timer, or parked.
+        done: newest one for which a look answered Done.
         attempt: looks in a row that ended in "again later".
         own_faults: how many of those failed for a reason of our own.
     """
@@ -68,6 +71,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
     attempt: int = 0
     own_faults: int = 0
+    done: int = 0
 
 
 class Held:
@@ -121,12 +125,7 @@ class Gate:
                 if elsewhere:
                     yield None
                     return
-                rows = await self._execute(
-                    "SELECT version, attempt, own_faults FROM platform.reaction_positions"
-                    " WHERE (reaction, aggregate, id) = (%s, %s, %s)",
-                    key,
-                )
-                found = Standing(version=rows[0][0], attempt=rows[0][1], own_faults=rows[0][2]) if rows else Standing()
+                found = await self._standing(key)
                 async with asyncio.timeout(LOOK_TIMEOUT_S) as look:
                     self._looks.add(look)
                     try:
@@ -137,14 +136,25 @@ class Gate:
                 if not elsewhere:
                     await self._unlock(key)
 
+    async def _standing(self, key: tuple[str, str, str]) -> Standing:
+        rows = await self._execute(
+            "SELECT version, attempt, own_faults, done FROM platform.reaction_positions"
+            " WHERE (reaction, aggregate, id) = (%s, %s, %s)",
+            key,
+        )
+        if not rows:
+            return Standing()
+        version, attempt, own_faults, done = rows[0]
+        return Standing(version=version, attempt=attempt, own_faults=own_faults, done=done)
+
     async def write(self, key: tuple[str, str, str], standing: Standing) -> None:
-        """Stores a standing; the version never falls."""
+        """Stores a standing; neither of its versions ever falls."""
         await self._execute(
-            "INSERT INTO platform.reaction_positions AS p (reaction, aggregate, id, version, attempt, own_faults)"
-            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (reaction, aggregate, id) DO UPDATE SET"
+            "INSERT INTO platform.reaction_positions AS p (reaction, aggregate, id, version, attempt, own_faults, done)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (reaction, aggregate, id) DO UPDATE SET"
             " version = greatest(p.version, excluded.version), attempt = excluded.attempt,"
-            " own_faults = excluded.own_faults, settled_at = now()",
-            (*key, standing.version, standing.attempt, standing.own_faults),
+            " own_faults = excluded.own_faults, done = greatest(p.done, excluded.done), settled_at = now()",
+            (*key, standing.version, standing.attempt, standing.own_faults, standing.done),
         )
 
     async def _lock(self, key: tuple[str, str, str]) -> bool:

@@ -24,6 +24,8 @@ from web.services import Parked
 
 TIMEOUT_S = 2.0
 MAX_LISTED = 1000
+MAX_CHANGES = 5
+"""Tries to park one thing; each lost race is a person's press of a button."""
 PARKED_SUBJECTS = "park.>"
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
@@ -74,8 +76,18 @@ class Parking:
         self._pages = PageReader(nc, PARKED)
 
     async def park(self, work: ParkedWork) -> None:
-        """Stores it as the subject's newest state, whatever was there."""
-        await self._publish(work, {})
+        """Stores it as the subject's newest state, unless a person has skipped it while it was tried once more.
+
+        Raises:
+            ParkingUnavailableError: not stored, or unknown; the look will be repeated.
+        """
+        for _ in range(MAX_CHANGES):
+            found = await self._last(work.id)
+            if found is not None and _decode(found).holds_back(work.version) and _decode(found).state == "skipped":
+                return
+            if await self._publish(work, {_EXPECTED: str(found.position if found else 0)}):
+                return
+        raise ParkingUnavailableError(f"park {work.id}: changed {MAX_CHANGES} times meanwhile")
 
     async def find(self, parked_id: str) -> ParkedWork | None:
         """What is stored for `<reaction>.<aggregate>.<id>`, in whatever state."""

@@ -33,6 +33,7 @@ from infra.events.codec import decode_envelope
 from infra.events.port import EventLog
 from infra.events.streams import EVENTS, PARKED, TIMERS
 from infra.gate import Gate, Standing
+from infra.ledgered_doors import ledgered
 from infra.parking import PARKED_SUBJECTS, ParkedWork, decode_parked
 from infra.work_queue import WorkItem, WorkQueue
 
@@ -130,8 +131,8 @@ class Reactor:
                 return
             if trigger.version < held.standing.version:  # another look went on while this one waited for its turn
                 trigger, position = await self._newest(trigger)
-            outcome, own_fault = await self._react(reaction, trigger, held.standing)
-            standing = await self._settle(reaction, trigger, position, held.standing, outcome, own_fault=own_fault)
+            outcome, fault = await self._react(reaction, trigger, held.standing)
+            standing = await self._settle(reaction, trigger, position, held.standing, outcome, fault)
             if parked is not None and isinstance(outcome, Done):
                 await self._stores.parking.remove(key)
             await held.settle(standing)
@@ -141,12 +142,15 @@ class Reactor:
         newest = await self._stores.log.last(subject_of(trigger.organization, trigger.aggregate, trigger.id))
         return (_trigger(newest.envelope), newest.position) if newest else (trigger, 0)
 
-    async def _react(self, reaction: Reaction, trigger: Trigger, standing: Standing) -> tuple[Outcome, bool]:
-        """The answer, and whether it stands for a fault of our own."""
+    async def _react(
+        self, reaction: Reaction, trigger: Trigger, standing: Standing
+    ) -> tuple[Outcome, Exception | None]:
+        """The answer, and the fault that it stands for, if it does."""
         if trigger.version < standing.version:
-            return Stop(f"the log ends at version {trigger.version} after {standing.version} was seen: lost?"), False
+            return Stop(f"the log ends at version {trigger.version} after {standing.version} was seen: lost?"), None
         try:
-            return await reaction.react(replace(trigger, attempt=standing.attempt), self.doors), False
+            told = replace(trigger, attempt=standing.attempt, done=standing.done)
+            return await reaction.react(told, ledgered(self.doors, reaction.name, trigger)), None
         except Exception as fault:  # noqa: BLE001 - whatever it is, this aggregate alone waits for it
             _log.warning(
                 "reaction_failed",
@@ -157,7 +161,7 @@ class Reactor:
             outcome = outcome_of(
                 fault, version=trigger.version, attempt=standing.attempt, own_faults=standing.own_faults
             )
-            return outcome, is_own_fault(fault)
+            return outcome, fault
 
     async def _settle(
         self,
@@ -166,8 +170,7 @@ class Reactor:
         position: int,
         before: Standing,
         outcome: Outcome,
-        *,
-        own_fault: bool,
+        fault: Exception | None,
     ) -> Standing:
         """Makes the answer durable; returns the standing to be written after that."""
         log = _log.bind(reaction=reaction.name, aggregate=trigger.aggregate, id=trigger.id)
@@ -175,20 +178,22 @@ class Reactor:
             case Done(version=version, again_at=again_at):
                 if again_at is not None:
                     await self._schedule(reaction, trigger, again_at)
-                return Standing(version=max(version, trigger.version))
+                # After a refusal the event that moved the state is on its way; nothing says that deeds were done.
+                return Standing(version=max(version, trigger.version), done=version if fault is None else before.done)
             case RetryAfter(seconds, reason, version):
                 log.info("reaction_put_off", seconds=round(seconds, 2), reason=reason)
                 await self._schedule(reaction, trigger, self.doors.clock() + timedelta(seconds=seconds))
                 return Standing(
                     version=max(version, trigger.version),
                     attempt=before.attempt + 1,
-                    own_faults=before.own_faults + own_fault,
+                    own_faults=before.own_faults + (fault is not None and is_own_fault(fault)),
+                    done=before.done,
                 )
             case Park(reason):
                 log.error("reaction_parked", reason=reason, cure="inventiv events parked")
                 await self._stores.parking.park(self._parked(reaction, trigger, position, before, reason))
                 # A wanted retry is one try: it parks again at once, rather than after MAX_ATTEMPTS more.
-                return Standing(version=trigger.version, own_faults=MAX_ATTEMPTS - 1)
+                return Standing(version=trigger.version, own_faults=MAX_ATTEMPTS - 1, done=before.done)
             case Stop(reason):
                 log.error("reaction_stopped", reason=reason, cure="mend it, then restart the handlers")
                 self._stopped.add(reaction.name)
@@ -262,7 +267,7 @@ async def keep_duty(duty: Duty, reactor: Reactor, gate: Gate) -> None:
         try:
             async with gate.hold("duty", duty.name, "-") as held:
                 if held is not None:
-                    await _wake_all(reactor, await duty.perform(reactor.doors))
+                    await _wake_all(reactor, await duty.perform(ledgered(reactor.doors, duty.name)))
             failures = 0
         except Exception as fault:  # noqa: BLE001 - a promise is kept by trying again
             failures += 1

@@ -25,9 +25,11 @@ from handlers.advance_instance import advance_instance
 from handlers.outcome import Done, Outcome, RetryAfter, outcome_of
 from handlers.ports import (
     Absent,
+    AuditStanding,
     CloudRefusedError,
     CloudUnavailableError,
     Doors,
+    Effect,
     Existence,
     HandlerSettings,
     Present,
@@ -38,6 +40,8 @@ from handlers.ports import (
     Unsettled,
 )
 from infra.dispatch import Dispatcher
+from infra.doors import history_of
+from infra.effects import EffectLedger, EffectRow, MemoryEffectRows, State
 from infra.events.codec import Codec
 from infra.events.memory import MemoryLog
 from tests.given import NOON
@@ -160,9 +164,41 @@ class FakeCloud:
         self.servers.pop(server_id, None)
 
 
+@dataclass
+class FragileRows:
+    """The ledger's rows; each change of them is an effect that the fault may strike."""
+
+    effects: Effects
+    kept: MemoryEffectRows
+
+    async def intend(self, effect: Effect) -> EffectRow | None:
+        return await self.effects.do(f"intend {effect.name}", lambda: self.kept.intend(effect))
+
+    async def intend_again(self, found: EffectRow) -> bool:
+        return await self.effects.do(f"intend again {found.effect.name}", lambda: self.kept.intend_again(found))
+
+    async def end(self, effect: Effect, state: State, detail: str) -> None:
+        await self.effects.do(f"note {effect.name} {state}", lambda: self.kept.end(effect, state, detail))
+
+
 class Secrets:
     def bootstrap_token(self, instance_id: str, attempt: int) -> str:
         return f"wb_{instance_id}_{attempt}"
+
+
+class FakeSealer:
+    """An audit log of so many entries; remembers what it sealed."""
+
+    def __init__(self) -> None:
+        self.standing_now = AuditStanding(entries=0, sealed=0, sealed_at=None)
+        self.sealed: list[int] = []
+
+    async def standing(self) -> AuditStanding:
+        return self.standing_now
+
+    async def seal(self, entries: int, at: datetime) -> None:
+        self.sealed.append(entries)
+        self.standing_now = AuditStanding(entries=entries, sealed=entries, sealed_at=at)
 
 
 class Signer:
@@ -179,6 +215,8 @@ class World:
         numbers = count(1)
         self.dispatcher = Dispatcher(self.log, Codec(AGGREGATES), self.clock, lambda: f"event-{next(numbers)}")
         self.unsettled: list[Unsettled] = []
+        self.sealer = FakeSealer()
+        self.ledger = FragileRows(self.effects, MemoryEffectRows(self.clock))
         self.doors = Doors(
             dispatch=self._dispatch,
             load=self.dispatcher.load,
@@ -190,6 +228,9 @@ class World:
                 control_plane_url="http://127.0.0.1:8003", heartbeat_interval_s=5.0, drain_deadline_s=300
             ),
             list_unsettled=self._list_unsettled,
+            effects=EffectLedger(self.ledger),
+            history=history_of(self.log),
+            sealer=self.sealer,
         )
 
     def clock(self) -> datetime:

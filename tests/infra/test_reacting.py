@@ -5,6 +5,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -12,11 +13,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from domain.message import Recorded
-from handlers.outcome import Done, Outcome, RetryAfter
-from handlers.ports import Doors, Trigger, Waking
+from domain.decider import Rejected
+from domain.message import Recorded, subject_of
+from handlers.outcome import Done, Outcome, Park, RetryAfter
+from handlers.ports import Doors, Effect, Trigger, Waking
 from handlers.subscriptions import Duty
+from infra.effects import EffectLedger, MemoryEffectRows
 from infra.embedded.nats import EmbeddedNats
+from tests.handlers.world import Effects, FakeCloud
 from tests.infra.house import ACME, House, Looks, open_house, until
 from tests.infra.reacting_worker import TABLE
 
@@ -227,3 +231,55 @@ async def test_a_look_that_had_to_wait_for_its_turn_is_no_sign_of_a_lost_log(hou
         await held.settle(type(held.standing)(version=2))
     await asyncio.wait_for(waking, 10)
     assert looks.seen == {"key-1": [2]}
+
+
+class Told:
+    """A reaction that notes what it is told to be done, and answers as it is told to."""
+
+    def __init__(self, *answers: Outcome | Exception) -> None:
+        self.answers = list(answers)
+        self.done: list[int] = []
+
+    async def __call__(self, trigger: Trigger, doors: Doors) -> Outcome:
+        self.done.append(trigger.done)
+        answer = self.answers.pop(0) if self.answers else Done(version=trigger.version)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.mark.parametrize("answer", [RetryAfter(60, "not yet", 2), ConnectionError("away"), Rejected("no"), Park("ill")])
+async def test_only_an_answer_of_done_counts_as_done(house: House, answer: Outcome | Exception) -> None:
+    told = Told(Done(version=1), answer)
+    reactor = house.reactor(told)
+    for name in ("first", "second"):
+        await house.change("key-1", name)
+        await reactor.wake(Waking("look_on_api_key", ACME, "api_key", "key-1"))
+    await house.parking.retry("look_on_api_key.api_key.key-1")
+    for _ in range(2):
+        await reactor.wake(Waking("look_on_api_key", ACME, "api_key", "key-1"))
+    assert told.done == [0, 1, 1, 2], "what was put off, refused or parked is still to be done"
+
+
+async def test_deeds_are_on_record_under_the_reaction_and_its_event(house: House) -> None:
+    ledger = MemoryEffectRows(house.doors.clock)
+    effects = Effects()
+    house.doors = replace(house.doors, effects=EffectLedger(ledger), clouds={"local": FakeCloud(effects)})
+
+    async def delete(trigger: Trigger, doors: Doors) -> Outcome:
+        await doors.clouds["local"].delete_server("srv-1")
+        return Done(version=trigger.version)
+
+    await house.change("key-1", "first")
+    await house.reactor(delete).wake(Waking("look_on_api_key", ACME, "api_key", "key-1"))
+    newest = await house.log.last(subject_of(ACME, "api_key", "key-1"))
+    assert newest is not None
+    (row,) = ledger.rows
+    assert row.effect == Effect(
+        reaction="look_on_api_key",
+        event_id=newest.envelope.event_id,
+        name="delete_server",
+        key="srv-1",
+        subject=newest.subject,
+    )
+    assert effects.names == ["delete_server"]

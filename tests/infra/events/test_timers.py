@@ -81,6 +81,34 @@ async def test_a_timer_survives_a_crash(timers: Timers, connection: Client, nats
     assert [fired.subject for fired in await due(connection, 1)] == ["due.survivor"]
 
 
+async def test_a_replaced_timer_and_a_cancelled_one_stay_so_through_a_crash(
+    timers: Timers, connection: Client, nats_server: EmbeddedNats
+) -> None:
+    await timers.schedule("moved", in_seconds(0.2), b"first")
+    await timers.schedule("cancelled", in_seconds(0.2))
+    await timers.schedule("moved", in_seconds(0.6), b"second")
+    await timers.cancel("cancelled")
+    await timers.schedule("last", in_seconds(0.9))
+    await nats_server.kill()
+    await nats_server.start()
+    assert [(fired.subject, fired.payload) for fired in await due(connection, 2)] == [
+        ("due.moved", b"second"),
+        ("due.last", b""),
+    ]
+
+
+async def test_a_timer_whose_time_came_while_the_server_was_away_fires_when_it_is_back(
+    timers: Timers, connection: Client, nats_server: EmbeddedNats
+) -> None:
+    at = in_seconds(0.3)
+    await timers.schedule("overslept", at)
+    await nats_server.kill()
+    await asyncio.sleep(max(0.0, (at - datetime.now(UTC)).total_seconds()))
+    assert datetime.now(UTC) >= at
+    await nats_server.start()
+    assert [fired.subject for fired in await due(connection, 1)] == ["due.overslept"]
+
+
 @pytest.mark.parametrize("key", ["a.*", "a.>", "", "a..b", "a b"])
 async def test_a_key_that_is_no_literal_subject_is_refused(timers: Timers, key: str) -> None:
     with pytest.raises(ValueError, match="not a literal key"):

@@ -1,0 +1,90 @@
+"""Doors that write down each deed in the ledger beside the event because of which it is done.
+
+    doors ──> ledgered(doors, reaction, trigger) ──> one look:  dispatch ──> remembers the newest event of the story
+                                                                clouds   ──> record(deed, because of that event)
+
+The surprising rule: it records and decides nothing. Whether a server is created is decided by the intent in the log and
+a look by its fixed name; two truths about one server would be one too many.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from domain.decider import Decider
+from domain.message import Context, subject_of
+from domain.ports import Dispatch, Receipt
+from handlers.ports import Cloud, Doors, Effect, Existence, Server, ServerRequest, Trigger
+
+C = TypeVar("C")
+E = TypeVar("E")
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+def ledgered(doors: Doors, actor: str, trigger: Trigger | None = None) -> Doors:
+    """Doors for one look of a reaction, or (without a trigger) for one of a duty, whose deeds no event is behind."""
+    story = _Story(doors, actor, trigger)
+    return replace(
+        doors,
+        dispatch=_FollowedDispatch(doors.dispatch, story),
+        clouds={code: _LedgeredCloud(cloud, story) for code, cloud in doors.clouds.items()},
+    )
+
+
+class _Story:
+    """Which event is the newest cause within one look."""
+
+    def __init__(self, doors: Doors, actor: str, trigger: Trigger | None) -> None:
+        self._effects = doors.effects
+        self._actor = actor
+        self.cause = trigger.cause if trigger else ""
+        self.subject = subject_of(trigger.organization, trigger.aggregate, trigger.id) if trigger else ""
+
+    async def record(self, name: str, key: str, act: Callable[[], Awaitable[T]]) -> T:
+        effect = Effect(reaction=self._actor, event_id=self.cause, name=name, key=key, subject=self.subject)
+        return await self._effects.record(effect, act)
+
+
+class _FollowedDispatch:
+    """A dispatch that lets the story go on with each new event of its own aggregate."""
+
+    def __init__(self, dispatch: Dispatch, story: _Story) -> None:
+        self._dispatch = dispatch
+        self._story = story
+
+    async def __call__(
+        self, decider: Decider[C, E, S], organization: str, aggregate_id: str, command: C, context: Context
+    ) -> Receipt[E]:
+        receipt = await self._dispatch(decider, organization, aggregate_id, command, context)
+        if receipt.event_ids and subject_of(organization, decider.aggregate, aggregate_id) == self._story.subject:
+            self._story.cause = receipt.event_ids[-1]
+        return receipt
+
+
+class _LedgeredCloud:
+    """A Cloud whose changing calls are recorded; looking changes nothing, and leaves no row."""
+
+    def __init__(self, cloud: Cloud, story: _Story) -> None:
+        self._cloud = cloud
+        self._record = story.record
+
+    async def create_server(self, request: ServerRequest) -> Server:
+        return await self._record("create_server", request.name, lambda: self._cloud.create_server(request))
+
+    async def start_server(self, provider_instance_id: str) -> None:
+        await self._record("start_server", provider_instance_id, lambda: self._cloud.start_server(provider_instance_id))
+
+    async def reinstall_server(self, provider_instance_id: str) -> None:
+        act = self._cloud.reinstall_server
+        await self._record("reinstall_server", provider_instance_id, lambda: act(provider_instance_id))
+
+    async def find_server(self, *, name: str = "", provider_instance_id: str = "") -> Existence:
+        return await self._cloud.find_server(name=name, provider_instance_id=provider_instance_id)
+
+    async def list_servers(self) -> Sequence[Server]:
+        return await self._cloud.list_servers()
+
+    async def delete_server(self, provider_instance_id: str) -> None:
+        act = self._cloud.delete_server
+        await self._record("delete_server", provider_instance_id, lambda: act(provider_instance_id))
