@@ -5,16 +5,16 @@ the hash of its predecessor's stored bytes. Where that fails, the projection hal
 stored undecoded, so an event type that this release does not know is no obstacle.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 import msgspec
 from psycopg import sql
 
 from domain.ids import EventId, OrganizationId
-from domain.message import Envelope, Recorded, payload_hash
+from domain.message import Envelope, Recorded, payload_hash, subject_in
 from projections.projection import Connection, Entry, LogDamagedError, Projection
-from projections.query import find_all, page_rows
+from projections.query import find_all, find_one, page_rows
 from projections.table import Table
 
 _TABLES = """
@@ -37,6 +37,7 @@ CREATE INDEX audit_log_by_aggregate ON audit_log (aggregate, aggregate_id, posit
 CREATE INDEX audit_log_by_organization ON audit_log (organization_id, position);
 CREATE INDEX audit_log_by_type ON audit_log (type, position);
 CREATE INDEX audit_log_by_correlation ON audit_log USING hash (correlation);
+CREATE INDEX audit_log_by_event ON audit_log USING hash (event_id);
 CREATE TABLE audit_heads (
     subject text PRIMARY KEY,
     version bigint NOT NULL,
@@ -44,6 +45,10 @@ CREATE TABLE audit_heads (
 )
 """
 # A correlation may come from a caller's header: a hash index has no limit to its length, as a b-tree has.
+
+
+HEADS_FETCHED = 2000
+"""Rows at a time of a walk over all aggregates."""
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +59,7 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     aggregate_id: str = ""
     type: str = ""
     correlation: str = ""
+    event_id: str = ""
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +82,20 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     version: int
     payload_sha256: str
+
+
+class _Subject(msgspec.Struct, frozen=True):
+    subject: str
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A row for whoever checks the table by itself: `envelope` of its payload, `wrong` where its columns differ."""
+
+    position: int
+    subject: str
+    payload: bytes
+    envelope: Envelope | None
+    wrong: str
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -122,6 +142,80 @@ def _recorded(row: _Stored) -> Recorded:
     return Recorded(row.position, row.subject, row.payload, _envelopes.decode(row.payload))
 
 
+async def find_unlike(
+    connection: Connection, entries: Sequence[Entry], *, after: int, until: int
+) -> list[tuple[int, str]]:
+    """Where the rows of (after, until] are not those that these entries make: (position, what is wrong).
+
+    For whoever checks the log and its second home by one another; rows of every organisation.
+    """
+    query = "SELECT * FROM audit_log WHERE position > %s AND position <= %s"
+    rows = {row.position: row for row in await find_all(connection, _Row, query, (after, until))}
+    made = {entry.position: _row(entry) for entry in entries}
+    return [
+        (position, wrong)
+        for position in sorted(rows.keys() | made.keys())
+        if (wrong := _difference(rows.get(position), made.get(position)))
+    ]
+
+
+def _difference(row: _Row | None, made: _Row | None) -> str:
+    if row == made:
+        return ""
+    if row is None:
+        return "the row is missing"
+    if made is None:
+        return "the row stands for no event of the log"
+    other = [field for field in _Row.__struct_fields__ if getattr(row, field) != _as_stored(getattr(made, field))]
+    return f"the row differs in {', '.join(other)}" if other else ""
+
+
+def _as_stored(value: object) -> object:
+    """Postgres cannot hold U+0000."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+async def list_kept(connection: Connection, *, after: int, limit: int) -> list[Kept]:
+    """The next rows after a position, of every organisation, each held against its own payload."""
+    query = "SELECT * FROM audit_log WHERE position > %s ORDER BY position LIMIT %s"
+    rows = await find_all(connection, _Row, query, (after, page_rows(limit)))
+    return [Kept(row.position, row.subject, row.payload, *_against_itself(row)) for row in rows]
+
+
+def _against_itself(row: _Row) -> tuple[Envelope | None, str]:
+    try:
+        envelope = _envelopes.decode(row.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # the second for text that is no UTF-8
+        return None, "the payload is no envelope"
+    if row.subject != subject_in(envelope):
+        return envelope, "the row differs in subject"
+    return envelope, _difference(row, _row(Entry(row.position, row.subject, row.payload, envelope, None)))
+
+
+async def find_unlike_head(connection: Connection) -> str | None:
+    """The subject of a head that is not its aggregate's last row, or of an aggregate without one; None: all is well."""
+    query = """
+        SELECT coalesce(h.subject, l.subject) AS subject
+        FROM audit_heads AS h FULL JOIN (
+            SELECT DISTINCT ON (subject) subject, version, encode(sha256(payload), 'hex') AS payload_sha256
+            FROM audit_log ORDER BY subject, position DESC
+        ) AS l ON l.subject = h.subject
+        WHERE h.version IS DISTINCT FROM l.version OR h.payload_sha256 IS DISTINCT FROM l.payload_sha256
+        LIMIT 1
+    """
+    found = await find_one(connection, _Subject, query)
+    return found.subject if found else None
+
+
+async def stream_heads(connection: Connection) -> AsyncIterator[tuple[str, int, str]]:
+    """(subject, version, SHA-256 of its last payload) of every aggregate, in no order; inside a transaction."""
+    async with connection.cursor(name="audit_heads") as cursor:
+        cursor.itersize = HEADS_FETCHED
+        await cursor.execute("SELECT subject, version, payload_sha256 FROM audit_heads")
+        async for subject, version, payload_sha256 in cursor:
+            yield subject, version, payload_sha256
+
+
 async def apply(entries: Sequence[Entry], connection: Connection) -> None:
     heads = await _heads.load(connection, [(entry.subject,) for entry in entries])
     for entry in entries:
@@ -159,4 +253,4 @@ def _row(entry: Entry) -> _Row:
     )
 
 
-AUDIT_LOG = Projection("audit_log", 1, _TABLES, apply)
+AUDIT_LOG = Projection("audit_log", 2, _TABLES, apply)

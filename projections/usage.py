@@ -163,6 +163,13 @@ async def find_last_uses(connection: Connection, api_key_ids: Sequence[str]) -> 
     return {row.api_key_id: row.at for row in await find_all(connection, _LastUse, query, (list(api_key_ids),))}
 
 
+async def list_kept(connection: Connection, *, after: int, limit: int) -> list[UsageEntry]:
+    """The next records after a position, of every organisation; the stream's positions of repeated ones are missing."""
+    query = "SELECT * FROM usage_records WHERE position > %s ORDER BY position LIMIT %s"
+    rows = await find_all(connection, RequestView, query, (after, page_rows(limit)))
+    return [UsageEntry(row.position, UsageRecord(**{f: getattr(row, f) for f in _COPIED})) for row in rows]
+
+
 async def apply(entries: Sequence[UsageEntry], connection: Connection) -> None:
     rows = {entry.record.request_id: _row(entry) for entry in reversed(entries)}
     new = await _records.add_new(connection, rows.values())

@@ -72,6 +72,25 @@ async def test_one_organisation_does_not_see_anothers_events(world: World) -> No
         assert refusal(await theirs["uma"].get("/events")) == (403, "insufficient_permissions")
 
 
+async def test_one_event_is_found_by_its_id_within_ones_own_organisation(world: World) -> None:
+    async with world.team(ann="owner") as ours, world.team(eve="owner") as theirs:
+        await ours["ann"].post("/api_keys", json={"name": "ours"})
+        await world.visible()
+        (issued,) = (await ours["ann"].get("/events?type=ApiKeyIssued")).json()["events"]
+        query = f"/events?event_id={issued['event_id']}"
+        assert (await ours["ann"].get(query)).json()["events"] == [issued]
+        assert (await theirs["eve"].get(query)).json()["events"] == []
+
+
+async def test_an_administrator_may_ask_for_one_organisation(world: World) -> None:
+    async with world.team(ann="owner") as ours, world.team(eve="owner") as theirs, world.signed_in() as admin:
+        organization = (await ours["ann"].get("/auth/me")).json()["current_organization_id"]
+        shown = (await admin.get(f"/events?organization={organization}&limit=500")).json()["events"]
+        assert {event["organization"] for event in shown} == {organization}
+        assert (await ours["ann"].get(f"/events?organization={organization}&limit=500")).json()["events"] == shown
+        assert refusal(await theirs["eve"].get(f"/events?organization={organization}")) == (403, "admin_required")
+
+
 async def test_a_reader_waits_for_the_position_it_knows(world: World) -> None:
     async with world.signed_in() as admin:
         model = ListModel(code="test/new", name="new", required_vram_gb=1, context_length=1, data_volume_gb=1)

@@ -1,7 +1,7 @@
 """`inventiv events ...`: the event log, read back, replayed and repaired. One file a command, or a pair of them.
 
     through the API:         tail show state diff why parked        what the caller may see, in its organisation
-    at the stores:           rebuild rehearse verify export import restore        for whoever operates the platform
+    at the stores:           effects rehearse rebuild verify export import restore        for who runs the platform
 
 The surprising rule: commands at the stores need no running platform (stores.py); those that write need it stopped, or
 say so.
@@ -11,7 +11,7 @@ import importlib
 
 import typer
 
-COMMANDS = ("tail", "parked")
+COMMANDS = ("tail", "state", "why", "parked", "effects", "rehearse", "verify", "transfer", "restore", "rebuild")
 """Files here, in the order of --help."""
 
 

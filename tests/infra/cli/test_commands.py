@@ -189,7 +189,7 @@ def test_a_failed_instance_ends_the_waiting_with_its_code(
 def test_tail_prints_one_envelope_a_line_over_several_pages(
     inventiv: Inventiv, stub: StubApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.cli.events.tail.PAGE_EVENTS", 2)
+    monkeypatch.setattr("infra.cli.events.reading.PAGE_EVENTS", 2)
     stub.answer("GET", "/events", page(envelope(2), envelope(3)), page(envelope(1)))
     assert inventiv("events", "tail", "--json") == ExitCode.OK
     lines = capsys.readouterr().out.splitlines()
