@@ -44,7 +44,7 @@ def decode_recorded(position: int, subject: str, payload: bytes) -> Recorded:
     """
     try:
         return Recorded(position, subject, payload, _envelopes.decode(payload))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the second for text that is no UTF-8
         raise UnreadableMessageError(f"position {position} on {subject} is no envelope: {error}") from error
 
 

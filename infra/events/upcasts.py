@@ -2,7 +2,8 @@
 
     data, schema 1 ──(type, 1)──> schema 2 ──(type, 2)──> schema 3 = the class as it is today
 
-What is stored never changes; an entry here is for ever, like the event that it lifts.
+What is stored never changes; an entry here is for ever, like the event that it lifts. tests/histories holds a sample of
+every schema, and fails when one cannot be lifted.
 """
 
 from collections.abc import Callable, Mapping

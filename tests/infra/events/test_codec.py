@@ -126,9 +126,10 @@ def test_fields_that_do_not_fit_are_refused() -> None:
         CODEC.decode_event(envelope_of("ParcelSent", 3, b'{"weight_kg": 1.5}'))
 
 
-def test_bytes_that_are_no_envelope_are_named_with_their_position() -> None:
+@pytest.mark.parametrize("payload", [b"{}", b"nonsense", b'{"event_id":"\xa2"}'])
+def test_bytes_that_are_no_envelope_are_named_with_their_position(payload: bytes) -> None:
     with pytest.raises(UnreadableMessageError, match=r"position 7 on evt\.x"):
-        decode_recorded(7, "evt.x", b"{}")
+        decode_recorded(7, "evt.x", payload)
 
 
 def test_each_upcast_lifts_a_schema_that_exists() -> None:
