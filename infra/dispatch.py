@@ -11,9 +11,12 @@ the leader. Every event read is checked against its predecessor's version and ha
 
 from asyncio import Lock
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
+from importlib import resources
+from inspect import getsource
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -155,6 +158,7 @@ class Dispatcher:
         for _ in range(MAX_CATCH_UPS):
             last = await self._log.last(subject)
             if last is None or last.position <= known.position:
+                _check_end(subject, known, last)
                 return known
             next_in_line = last.envelope.version == known.version + 1
             news = [last] if next_in_line else await self._log.read(subject, after=known.position)
@@ -277,12 +281,35 @@ def _stamp(at: datetime, context: Context, known: _Known[S]) -> _Stamp:
     return _Stamp(at, context if context.correlation else replace(context, correlation=known.correlation))
 
 
+def _check_end(subject: str, known: _Known[S], last: Recorded | None) -> None:
+    """What is known, from the cache or a snapshot, must be what the log ends with: it may have been lost or altered."""
+    ends_so = last is not None and last.position == known.position and payload_hash(last.payload) == known.payload_hash
+    if known.position and not ends_so:
+        raise LogDamagedError(known.position, f"{subject} does not end with version {known.version} as it was written")
+
+
 def _names(events: Sequence[object]) -> str:
     return ",".join(type(event).__name__ for event in events)
 
 
 def fingerprint_of(decider: Decider[C, E, S]) -> str:
-    """Changes when the state's shape or the set of events does, so that an old snapshot is dropped."""
-    shape = msgspec.json.encode(msgspec.json.schema(decider.state_type), order="deterministic")
-    events = ",".join(f"{event.__name__}/{schema_of(event)}" for event in decider.events)
-    return sha256(shape + events.encode()).hexdigest()[:16]
+    """Changes when the state's shape, the events, or the code that folds them may have; old snapshots are then dropped.
+
+    What a fold does lies in its `evolve` and in whatever that calls, so the whole domain's source counts. That drops
+    snapshots more often than it must, and never too seldom; each costs one read of its aggregate's whole history.
+    """
+    state_type: Any = decider.state_type  # mypy does not see that a type variable's class is hashable
+    return _fingerprint(state_type, decider.events, decider.evolve)
+
+
+@cache
+def _fingerprint(state_type: Hashable, events: tuple[type[Any], ...], evolve: Callable[..., Any]) -> str:
+    shape = msgspec.json.encode(msgspec.json.schema(state_type), order="deterministic")
+    names = ",".join(f"{event.__name__}/{schema_of(event)}" for event in events)
+    return sha256(b"\0".join([shape, names.encode(), getsource(evolve).encode(), _domain_source()])).hexdigest()[:16]
+
+
+@cache
+def _domain_source() -> bytes:
+    files = [file for file in resources.files("domain").iterdir() if file.name.endswith(".py")]
+    return b"".join(file.read_bytes() for file in sorted(files, key=lambda file: file.name))

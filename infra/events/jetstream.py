@@ -12,6 +12,7 @@ may be a conflict with ourselves, so the leader is asked for our own message ids
 
 import asyncio
 import secrets
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
@@ -22,7 +23,8 @@ from nats.aio.client import Client
 
 from domain.message import Recorded
 from infra.events.codec import decode_recorded
-from infra.events.port import Append, AppendRefusedError, Conflict, LogUnavailableError, check_appends
+from infra.events.connection import refusal_since
+from infra.events.port import FOLLOWS, Append, AppendRefusedError, Conflict, LogUnavailableError, check_appends
 from infra.events.pull import StreamMessage, follow_messages
 from infra.events.reads import ApiError, ApiFault, PageReader, Stored, last_position, leader_last, leader_next
 from infra.events.streams import EVENTS
@@ -89,17 +91,42 @@ class JetStreamLog:
         subjects = ", ".join(append.subject for append in appends)
         return await self._persist(f"append to {subjects}", lambda: self._try_append(appends))
 
+    async def append_once(self, appends: Sequence[Append]) -> int:
+        """One try, for a caller who falls back on `append`: after any error it is unknown what is stored.
+
+        Returns:
+            Position of the last message; they are stored contiguously, in the order given.
+
+        Raises:
+            ApiError: the server refused, or takes a message for a duplicate.
+            nats.errors.Error, OSError: no answer.
+        """
+        ack = await self._publish(appends)
+        if ack.error is not None:
+            raise ApiError(ack.error.code, ack.error.err_code, ack.error.description)
+        if ack.duplicate:
+            raise ApiError(400, _DUPLICATE_IN_BATCH, "duplicate")
+        return ack.seq
+
     async def read(self, subject: str, *, after: int = 0) -> list[Recorded]:
         """See the port. Not stale either: what a lagging replica left out is read through the leader."""
-        return await self._persist(f"read {subject}", lambda: self._try_read(subject, after))
+        return [_recorded(message) for message in await self.read_stored(subject, after=after)]
+
+    async def read_stored(self, subject: str, *, after: int = 0, limit: int | None = None) -> list[Stored]:
+        """As `read`, at most `limit`, for streams whose messages are no envelopes; subject ">" is the whole stream."""
+        return await self._persist(f"read {subject}", lambda: self._try_read(subject, after, limit))
 
     async def last(self, subject: str) -> Recorded | None:
         """See the port."""
-        found = await self._persist(
+        found = await self.last_stored(subject)
+        return _recorded(found) if found else None
+
+    async def last_stored(self, subject: str) -> Stored | None:
+        """As `last`, for streams whose messages are no envelopes; wildcards allowed."""
+        return await self._persist(
             f"last of {subject}",
             lambda: leader_last(self._nc, self._stream, subject, timeout_s=self._reply_timeout_s),
         )
-        return _recorded(found) if found else None
 
     async def head(self) -> int:
         """See the port."""
@@ -145,7 +172,7 @@ class JetStreamLog:
             for number, (_, payload) in enumerate(append.messages)
         ]
         if len(messages) > 1:
-            batch_id = secrets.token_hex(16)  # a new one each time: a batch that was begun cannot be begun again
+            batch_id = secrets.token_hex(8)  # a new one each time: a batch that was begun cannot be begun again
             for number, (subject, headers, payload) in enumerate(messages, start=1):
                 headers["Nats-Batch-Id"] = batch_id
                 headers["Nats-Batch-Sequence"] = str(number)
@@ -171,6 +198,8 @@ class JetStreamLog:
         """
         taken = []
         for append in appends:
+            if append.expected == FOLLOWS:
+                continue  # stored if its beginning is
             first = await leader_next(
                 self._nc, self._stream, append.subject, append.expected + 1, timeout_s=self._reply_timeout_s
             )
@@ -187,22 +216,25 @@ class JetStreamLog:
             raise Conflict(taken)
         raise _NotStoredYet
 
-    async def _try_read(self, subject: str, after: int) -> list[Recorded]:
+    async def _try_read(self, subject: str, after: int, limit: int | None) -> list[Stored]:
+        wanted = sys.maxsize if limit is None else limit
         (page, more), newest = await asyncio.gather(
-            self._pages.page(subject, after + 1, timeout_s=self._reply_timeout_s),
+            self._pages.page(subject, after + 1, timeout_s=self._reply_timeout_s, messages=wanted),
             leader_last(self._nc, self._stream, subject, timeout_s=self._reply_timeout_s),
         )
         found = page
-        while more:  # bounded: each page moves on by at least one message
-            page, more = await self._pages.page(subject, found[-1].position + 1, timeout_s=self._reply_timeout_s)
+        while more and len(found) < wanted:  # bounded: each page moves on by at least one message
+            page, more = await self._pages.page(
+                subject, found[-1].position + 1, timeout_s=self._reply_timeout_s, messages=wanted - len(found)
+            )
             found += page
         end = newest.position if newest else 0
-        while (reached := found[-1].position if found else after) < end:
+        while len(found) < wanted and (reached := found[-1].position if found else after) < end:
             missed = await leader_next(self._nc, self._stream, subject, reached + 1, timeout_s=self._reply_timeout_s)
             if missed is None:
                 break
             found.append(missed)
-        return [_recorded(message) for message in found]
+        return found
 
     async def _persist(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Tries until there is an answer, or the budget is spent.
@@ -211,12 +243,15 @@ class JetStreamLog:
             LogUnavailableError: the budget is spent, the connection is closed, or the server cannot ever do it.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._retry_budget_s
+        began = loop.time()
+        deadline = began + self._retry_budget_s
         delay_s = FIRST_RETRY_DELAY_S
         while True:  # bounded by the deadline
             try:
                 return await attempt()
             except (_NotStoredYet, nats.errors.Error, OSError, ApiError) as error:
+                if refusal := refusal_since(self._nc, began):
+                    raise LogUnavailableError(f"{operation}: {refusal}") from error
                 hopeless = isinstance(error, nats.errors.ConnectionClosedError) or (
                     isinstance(error, ApiError) and error.status != 503
                 )
@@ -228,7 +263,7 @@ class JetStreamLog:
 
 def _headers(append: Append, number: int) -> dict[str, str]:
     headers = {"Nats-Msg-Id": append.messages[number][0]}
-    if number == 0:  # on a later message of the same subject the server takes it for a conflict
+    if number == 0 and append.expected != FOLLOWS:  # on a later message of a subject it is taken for a conflict
         headers[_EXPECTED] = str(append.expected)
     return headers
 

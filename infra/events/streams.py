@@ -6,6 +6,8 @@ What exists is never changed here. A setting that drifted is a finding for a per
 (max_age, max_msgs_per_subject), and a stream that is gone may mean a wrong encryption key rather than a new house.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +24,10 @@ TIMERS = "TIMERS"
 PARKED = "PARKED"
 SEALS = "SEALS"
 
-API_TIMEOUT_S = 10.0
+API_TIMEOUT_S = 3.0
+API_ATTEMPTS = 5
+"""A cluster's stream has no leader for 5.2 to 6.6 s after a crash, and a request of that time is never answered."""
+RETRY_PAUSE_S = 0.5
 MONITOR_TIMEOUT_S = 5.0
 STREAM_NOT_FOUND = 10059
 MAX_MESSAGE_BYTES = 262_144
@@ -30,10 +35,13 @@ MAX_SNAPSHOT_BYTES = 1_000_000
 TELEMETRY_MAX_BYTES = 4_000_000_000
 """A hundred instances, a sample of 400 bytes every second, for a day: 3.5 GB."""
 
+_UNAVAILABLE = 503
 _NANOSECONDS = 1_000_000_000
 _HOUR = 3600 * _NANOSECONDS
 
-_STORED = {"retention": "limits", "storage": "file", "compression": "s2", "allow_direct": True}
+_STORED = {"retention": "limits", "storage": "file", "compression": "none", "allow_direct": True}
+# Not s2: after a kill -9, nats-server 2.15.1 cannot read a compressed block of a replica again ("s2: corrupt input"),
+# which then never catches up; see the README.
 _FOR_EVER = {
     **_STORED,
     "max_age": 0,
@@ -88,7 +96,8 @@ STREAMS: Mapping[str, Mapping[str, Any]] = {
 }
 """Stream -> settings, spelled as the server spells them; durations in nanoseconds."""
 
-_ONE_COPY = frozenset({TELEMETRY})
+ONE_COPY = frozenset({TELEMETRY})
+"""Worth less than the traffic of copying it; on a cluster it is away while its node is."""
 _FORBIDDEN = {"persist_mode": ("async",), "sealed": (True,)}
 """persist_mode async overrides sync_interval always, and lost acknowledged messages even without a power cut."""
 
@@ -114,7 +123,7 @@ async def ensure_streams(nc: Client, *, replicas: int = 1) -> list[str]:
     created = []
     for stream, settings in STREAMS.items():
         if await _stored_settings(nc, stream) is None:
-            await _create(nc, stream, settings, 1 if stream in _ONE_COPY else replicas)
+            await _create(nc, stream, settings, 1 if stream in ONE_COPY else replicas)
             created.append(stream)
     return created
 
@@ -140,7 +149,7 @@ async def verify_server(nc: Client, monitor_url: str | None, *, replicas: int = 
                 "on an old one look first: a wrong encryption key shows an empty server"
             )
         else:
-            findings += _differences(stream, settings, stored, 1 if stream in _ONE_COPY else replicas)
+            findings += _differences(stream, settings, stored, 1 if stream in ONE_COPY else replicas)
     findings += await _sync_findings(monitor_url)
     if findings:
         raise UnfitServerError(findings)
@@ -149,7 +158,7 @@ async def verify_server(nc: Client, monitor_url: str | None, *, replicas: int = 
 async def _create(nc: Client, stream: str, settings: Mapping[str, Any], replicas: int) -> None:
     config = {"name": stream, "num_replicas": replicas, **settings}
     reply = await _api(nc, f"$JS.API.STREAM.CREATE.{stream}", msgspec.json.encode(config))
-    if error := reply.get("error"):
+    if error := reply.get("error"):  # an attempt whose answer was lost is no error: creating the same again is welcome
         raise UnfitServerError([f"stream {stream} cannot be created: {error.get('description')}"])
 
 
@@ -164,13 +173,24 @@ async def _stored_settings(nc: Client, stream: str) -> dict[str, Any] | None:
 
 
 async def _api(nc: Client, subject: str, body: bytes) -> dict[str, Any]:
+    """The server's answer; a cluster gets several chances, for it may be electing."""
+    for _ in range(API_ATTEMPTS - 1):
+        with contextlib.suppress(UnfitServerError):
+            reply = await _ask(nc, subject, body)
+            if reply.get("error", {}).get("code") != _UNAVAILABLE:
+                return reply
+            await asyncio.sleep(RETRY_PAUSE_S)
+    return await _ask(nc, subject, body)
+
+
+async def _ask(nc: Client, subject: str, body: bytes) -> dict[str, Any]:
     try:
         reply = await nc.request(subject, body, timeout=API_TIMEOUT_S)
     except nats.errors.NoRespondersError:
         raise UnfitServerError(["JetStream is off; switch it on with jetstream { sync_interval: always }"]) from None
     except nats.errors.TimeoutError:
         raise UnfitServerError(
-            [f"no answer to {subject} within {API_TIMEOUT_S} s; connect as a user with permission for it"]
+            [f"no answer to {subject} within {API_ATTEMPTS} x {API_TIMEOUT_S} s; connect with permission for it"]
         ) from None
     return msgspec.json.decode(reply.data, type=dict[str, Any])
 
@@ -200,25 +220,31 @@ async def _sync_findings(monitor_url: str | None) -> list[str]:
                 "set INVENTIV_NATS_MONITOR_URL to its monitoring endpoint (http: ... in its configuration)"
             )
         ]
-    findings = []
+    findings: list[str] = []
+    silent: list[str] = []
+    urls = [url.strip().rstrip("/") for url in monitor_url.split(",")]
     async with httpx.AsyncClient(timeout=MONITOR_TIMEOUT_S, trust_env=False) as client:
-        for url in monitor_url.split(","):
-            findings += await _sync_findings_of(client, url.strip().rstrip("/"))
-    return findings
+        for url in urls:
+            answered, found = await _sync_findings_of(client, url)
+            (findings if answered else silent).extend(found)
+    if 2 * len(silent) < len(urls):  # a cluster serves without a minority, so services start without it too
+        return findings
+    return findings + silent
 
 
-async def _sync_findings_of(client: httpx.AsyncClient, url: str) -> list[str]:
+async def _sync_findings_of(client: httpx.AsyncClient, url: str) -> tuple[bool, list[str]]:
+    """Whether it answered, and what is wrong."""
     try:
         reply = await client.get(f"{url}/varz")
         reply.raise_for_status()
         jetstream = reply.json().get("jetstream") or {}
     except (httpx.HTTPError, ValueError, AttributeError) as error:
-        return [f"{url}/varz does not answer ({error!r}); correct INVENTIV_NATS_MONITOR_URL or open the endpoint"]
+        words = f"{url}/varz does not answer ({error!r}); correct INVENTIV_NATS_MONITOR_URL or open the endpoint"
+        return False, [words]
     if (jetstream.get("config") or {}).get("sync_always") is not True:
-        return [
-            (
-                f"{url} does not sync each write to disk, so a power cut can lose the whole log; "
-                "put sync_interval: always into its jetstream block and restart it"
-            )
-        ]
-    return []
+        words = (
+            f"{url} does not sync each write to disk, so a power cut can lose the whole log; "
+            "put sync_interval: always into its jetstream block and restart it"
+        )
+        return True, [words]
+    return True, []

@@ -1,15 +1,17 @@
 """The write door: one effect per command, whoever races, whatever the cache believed."""
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
 
+import msgspec
 import pytest
 
 from domain.aggregates import AGGREGATES
-from domain.api_key import API_KEY, ApiKeyRenamed, IssueApiKey, RenameApiKey, RevokeApiKey
-from domain.decider import Rejected
+from domain.api_key import API_KEY, ApiKey, ApiKeyEvent, ApiKeyRenamed, IssueApiKey, RenameApiKey, RevokeApiKey
+from domain.decider import Decider, Rejected
 from domain.ids import UserId
 from domain.message import Context, payload_hash, subject_of
 from domain.organization import ORGANIZATION, CreateOrganization, slug_digest
@@ -52,9 +54,11 @@ class CountingLog(MemoryLog):
     def __init__(self) -> None:
         super().__init__()
         self.reads = 0
+        self.read_after = 0
 
     async def read(self, subject: str, *, after: int = 0) -> list:  # type: ignore[type-arg] # as its parent's
         self.reads += 1
+        self.read_after = after
         return await super().read(subject, after=after)
 
 
@@ -246,6 +250,68 @@ async def test_a_snapshot_of_another_fold_is_dropped() -> None:
     )
     loaded = await dispatcher(log, snapshots).load(API_KEY, "org", "key-1")
     assert (loaded.state.name, loaded.version) == ("ci", 1)
+
+
+class WiderApiKey(msgspec.Struct, frozen=True):
+    """A state with a field more than yesterday's."""
+
+    state: ApiKey
+    renames: int = 0
+
+
+def _evolve_wider(wider: WiderApiKey, event: ApiKeyEvent, at: datetime) -> WiderApiKey:
+    return WiderApiKey(API_KEY.evolve(wider.state, event, at), wider.renames + isinstance(event, ApiKeyRenamed))
+
+
+def _evolve_shouting(state: ApiKey, event: ApiKeyEvent, at: datetime) -> ApiKey:
+    """The same shape, another fold."""
+    now = API_KEY.evolve(state, event, at)
+    return msgspec.structs.replace(now, name=now.name.upper())
+
+
+WIDER: Decider[object, ApiKeyEvent, WiderApiKey] = Decider(
+    aggregate="api_key",
+    events=API_KEY.events,
+    initial=WiderApiKey(API_KEY.initial),
+    state_type=WiderApiKey,
+    evolve=_evolve_wider,
+    decide=lambda _state, _command, _at: (),
+)
+SHOUTING = dataclasses.replace(API_KEY, evolve=_evolve_shouting)
+
+
+async def with_snapshots(log: MemoryLog) -> FakeSnapshots:
+    """An aggregate with a snapshot and some events after it."""
+    snapshots = FakeSnapshots()
+    door = dispatcher(log, snapshots)
+    await issued(door)
+    for n in range(SNAPSHOT_EVERY + 5):
+        await door(API_KEY, "org", "key-1", RenameApiKey(name=f"name {n}"), CONTEXT)
+    assert snapshots.saved
+    return snapshots
+
+
+async def test_a_changed_state_drops_the_snapshots_of_the_old_one() -> None:
+    log = MemoryLog()
+    loaded = await dispatcher(log, await with_snapshots(log)).load(WIDER, "org", "key-1")
+    assert loaded.state.renames == SNAPSHOT_EVERY + 5
+
+
+async def test_a_changed_fold_of_an_unchanged_state_drops_the_snapshots_of_the_old_one() -> None:
+    log = MemoryLog()
+    snapshots = await with_snapshots(log)
+    loaded = await dispatcher(log, snapshots).load(SHOUTING, "org", "key-1")
+    assert loaded.state.name == f"NAME {SNAPSHOT_EVERY + 4}"
+    assert fingerprint_of(SHOUTING) != fingerprint_of(API_KEY)
+    assert fingerprint_of(dataclasses.replace(API_KEY)) == fingerprint_of(API_KEY)
+
+
+async def test_control_an_unchanged_fold_uses_its_snapshot() -> None:
+    log = CountingLog()
+    snapshots = await with_snapshots(log)
+    [saved] = snapshots.saved.values()
+    await dispatcher(log, snapshots).load(API_KEY, "org", "key-1")
+    assert log.read_after == saved.position
 
 
 def test_aggregates_have_different_fingerprints() -> None:

@@ -128,9 +128,11 @@ async def test_what_a_lagging_replica_leaves_out_is_read_through_the_leader(
     await log.append([append_of(A, "e1", "e2", "e3")])
     page = log._pages.page
 
-    async def lagging_page(subject: str, position: int, *, timeout_s: float) -> tuple[list[Stored], bool]:
-        messages, more = await page(subject, position, timeout_s=timeout_s)
-        return messages[:1], more
+    async def lagging_page(
+        subject: str, position: int, *, timeout_s: float, messages: int
+    ) -> tuple[list[Stored], bool]:
+        found, more = await page(subject, position, timeout_s=timeout_s, messages=messages)
+        return found[:1], more
 
     monkeypatch.setattr(log._pages, "page", lagging_page)
     assert [found.envelope.event_id for found in await log.read(A)] == ["e1", "e2", "e3"]

@@ -8,6 +8,8 @@ import pytest
 from nats.aio.client import Client
 
 from infra.embedded.nats import EmbeddedNats
+from infra.embedded.nats_cluster import EmbeddedNatsCluster
+from infra.events.connection import connect_reader, disconnect
 from infra.events.streams import STREAMS, UnfitServerError, ensure_streams, verify_server
 
 
@@ -78,6 +80,18 @@ async def test_a_server_without_a_witness_of_its_sync_is_refused(nats_server: Em
         await verify_server(admin, None)
     with pytest.raises(UnfitServerError, match="does not answer"):
         await verify_server(admin, f"http://127.0.0.1:{nats_server.port}")
+
+
+async def test_a_cluster_is_fit_while_most_of_its_nodes_answer(nats_cluster: EmbeddedNatsCluster) -> None:
+    connection = await connect_reader(nats_cluster.url, "reader")
+    await nats_cluster.nodes[0].stop()
+    await nats_cluster.wait_formed()
+    assert await verify_server(connection, nats_cluster.monitor_url, replicas=3) is None  # type: ignore[func-returns-value] # returning is the verdict
+    two_away = f"{nats_cluster.nodes[1].monitor_url},http://127.0.0.1:1,http://127.0.0.1:2"
+    with pytest.raises(UnfitServerError) as refusal:
+        await verify_server(connection, two_away, replicas=3)
+    assert len([finding for finding in refusal.value.findings if "does not answer" in finding]) == 2
+    await disconnect(connection)
 
 
 async def test_a_server_that_syncs_every_two_minutes_is_refused(
