@@ -19,13 +19,30 @@ PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBR
 """What a child process gets of our own surroundings: enough to find programs and libraries, no stray secrets."""
 
 
+class NatsLogin(msgspec.Struct, frozen=True, kw_only=True):
+    """What a connection proves itself with, besides what its address says.
+
+    Attributes:
+        nkey_file: holds the seed of this service's own key.
+        ca_file: PEM; who signed the servers' certificates. The machine's own authorities when absent.
+    """
+
+    nkey_file: Path | None = None
+    ca_file: Path | None = None
+
+
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one process.
 
     Attributes:
         data_dir: INVENTIV_DATA_DIR; streams, tables, secrets, logs and local servers of the embedded mode.
         nats_url: INVENTIV_NATS_URL.
-        nats_monitor_url: INVENTIV_NATS_MONITOR_URL; the server's monitoring address, to check its sync_interval.
+        nats_monitor_url: INVENTIV_NATS_MONITOR_URL; the server's monitoring address, to check its sync_interval; of a
+            cluster every node's, separated by commas.
+        nats_nkey_file: INVENTIV_NATS_NKEY_FILE; this service's own key (its seed) for a cluster that wants one.
+        nats_ca_file: INVENTIV_NATS_CA_FILE; PEM of who signed the servers' certificates.
+        nats_nodes: INVENTIV_NATS_NODES; nats-servers of `inventiv up`: 1, 3 or 5; 0 leaves it to the data folder.
+        nats_replicas: INVENTIV_NATS_REPLICAS; fewest copies of each stream; services refuse to start with fewer.
         postgres_url: INVENTIV_POSTGRES_URL.
         host: INVENTIV_HOST; address that the API and the gateway listen on.
         api_port, gateway_port: INVENTIV_API_PORT, INVENTIV_GATEWAY_PORT.
@@ -50,6 +67,10 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path
     nats_url: str = f"nats://127.0.0.1:{DEFAULT_NATS_PORT}"
     nats_monitor_url: str = ""
+    nats_nkey_file: Path | None = None
+    nats_ca_file: Path | None = None
+    nats_nodes: int = 0
+    nats_replicas: int = 1
     postgres_url: str = ""
     host: str = "127.0.0.1"
     api_port: int = DEFAULT_API_PORT
@@ -70,6 +91,10 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     drain_deadline_s: int = 300
     engine_dir: Path = Path(".engine")
     log_format: str = "text"
+
+    @property
+    def nats_login(self) -> NatsLogin:
+        return NatsLogin(nkey_file=self.nats_nkey_file, ca_file=self.nats_ca_file)
 
 
 def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:

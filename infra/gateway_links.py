@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from domain.aggregates import AGGREGATES
 from gateway.loads import Loads
 from infra.cancellation import heed_cancellation
-from infra.environment import Environment
+from infra.environment import Environment, NatsLogin
 from infra.events.codec import Codec
 from infra.events.connection import connect_reader, connect_writer, disconnect
 from infra.events.jetstream import JetStreamLog
@@ -35,18 +35,20 @@ async def keep_linked(
     Raises:
         UnfitServerError: the server could lose what it acknowledges, or lacks a stream.
     """
-    reader = await _connected(connect_reader, environment.nats_url, stack)
-    await verify_server(reader, environment.nats_monitor_url)
-    usage.connect(await _connected(connect_writer, environment.nats_url, stack))
+    reader = await _connected(connect_reader, environment, stack)
+    await verify_server(reader, environment.nats_monitor_url, replicas=environment.nats_replicas)
+    usage.connect(await _connected(connect_writer, environment, stack))
     await follow_heartbeats(reader, loads)
     await feed.follow(JetStreamLog(reader), Codec(AGGREGATES), lambda: reader.is_connected)
 
 
-async def _connected(connect: Callable[[str, str], Awaitable[Client]], url: str, stack: AsyncExitStack) -> Client:
+async def _connected(
+    connect: Callable[[str, str, NatsLogin], Awaitable[Client]], environment: Environment, stack: AsyncExitStack
+) -> Client:
     while True:  # endless by contract; each try is bounded
         heed_cancellation()
         try:
-            client = await connect(url, NAME)
+            client = await connect(environment.nats_url, NAME, environment.nats_login)
         except LogUnavailableError as error:
             _log.warning("nats_unavailable", reason=str(error))
         else:

@@ -2,7 +2,9 @@
 
 import os
 from contextlib import AsyncExitStack
+from functools import partial
 
+from infra.audit.seals import SealStore
 from infra.bootstrap import bootstrap
 from infra.doors import new_dispatcher, utc_now
 from infra.environment import Environment
@@ -10,10 +12,13 @@ from infra.events.connection import connect_reader, connect_writer, disconnect
 from infra.events.jetstream import JetStreamLog
 from infra.events.streams import verify_server
 from infra.idempotency import PostgresIdempotency
+from infra.lag import read_progress
 from infra.master_key import MasterKey, read_master_key
 from infra.parking import Parking
 from infra.passwords import Passwords
 from infra.postgres import ReadModels
+from infra.projecting import UsageSource
+from infra.replay.behind import require_whole_log
 from infra.telemetry_stream import TelemetryStream
 from infra.vault import Vault, WorkerTokens
 from infra.vault_tables import create_vault, vault_pool
@@ -28,11 +33,12 @@ async def web_services(environment: Environment, stack: AsyncExitStack) -> Servi
         UnfitServerError, SecretFileError, VaultKeyError: a person has to act.
         OSError: NATS or Postgres did not answer.
     """
-    reader = await connect_reader(environment.nats_url, "web")
+    reader = await connect_reader(environment.nats_url, "web", environment.nats_login)
     stack.push_async_callback(disconnect, reader)
-    writer = await connect_writer(environment.nats_url, "web")
+    writer = await connect_writer(environment.nats_url, "web", environment.nats_login)
     stack.push_async_callback(disconnect, writer)
-    await verify_server(reader, environment.nats_monitor_url)
+    await verify_server(reader, environment.nats_monitor_url, replicas=environment.nats_replicas)
+    await require_whole_log(reader, environment.postgres_url)
     key = read_master_key(environment.secrets_dir)
     pool = await stack.enter_async_context(vault_pool(environment.postgres_url))
     await create_vault(pool, key)
@@ -58,10 +64,12 @@ async def web_services(environment: Environment, stack: AsyncExitStack) -> Servi
         idempotency=PostgresIdempotency(pool, key),
         telemetry=TelemetryStream(writer),
         parking=Parking(writer, utc_now),
+        seals=SealStore(reader),
         clock=utc_now,
         chance=os.urandom,
         settings=web_settings(environment, key),
         checks={"event_log": log.head, "read_models": read_models},
+        progress=partial(read_progress, read, {"EVENTS": log.head, "USAGE": UsageSource(reader).head}),
     )
 
 

@@ -19,11 +19,12 @@ import pytest_asyncio
 
 from infra.embedded.child import EmbeddedServerError
 from infra.embedded.nats import EmbeddedNats
+from infra.embedded.nats_cluster import EmbeddedNatsCluster, free_node_ports
 from infra.embedded.ports import free_port
 from infra.embedded.postgres import EmbeddedPostgres
 from infra.events.streams import ensure_streams
 
-S = TypeVar("S", EmbeddedNats, EmbeddedPostgres)
+S = TypeVar("S", EmbeddedNats, EmbeddedNatsCluster, EmbeddedPostgres)
 
 START_ATTEMPTS = 5
 """Another test run may take the port between our look and our bind."""
@@ -31,7 +32,11 @@ START_ATTEMPTS = 5
 
 def some_port() -> int:
     """Below the range from which the kernel picks for outgoing connections; other test runs start elsewhere."""
-    return free_port(10_000 + secrets.randbelow(15_000))
+    return free_port(_some_start())
+
+
+def _some_start() -> int:
+    return 10_000 + secrets.randbelow(15_000)
 
 
 async def started(make: Callable[[], S]) -> S:
@@ -78,6 +83,17 @@ async def nats_server(bare_nats: EmbeddedNats) -> EmbeddedNats:
     await ensure_streams(connection)
     await connection.close()
     return bare_nats
+
+
+@pytest.fixture
+async def nats_cluster(server_dir: Path) -> AsyncIterator[EmbeddedNatsCluster]:
+    """Three nats-servers of this test's own with the platform's streams, three copies each; kill and start `.nodes`."""
+    cluster = await started(lambda: EmbeddedNatsCluster(server_dir / "nats", free_node_ports(_some_start())))
+    connection = await nats.connect(cluster.admin_url.split(","))
+    await ensure_streams(connection, replicas=cluster.replicas)
+    await connection.close()
+    yield cluster
+    await cluster.stop()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

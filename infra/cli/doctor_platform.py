@@ -12,6 +12,8 @@ import psycopg
 from infra.cli.checks import Check, verdict
 from infra.client import Api, ApiError, NoCredentialsError, UnreachableError
 from infra.environment import Environment
+from infra.events import reads
+from infra.events.replicas import replica_findings, unreadable_replicas
 from infra.events.streams import EVENTS, USAGE, UnfitServerError, verify_server
 from infra.processes.roles import answers
 from infra.processes.running import Platform
@@ -45,7 +47,7 @@ async def _inside(platform: Platform) -> list[Check]:
     except UnfitServerError as error:
         return [*checks, Check(name="streams", result="failed", found=str(error), cure="See the list.")]
     checks.append(Check(name="streams", result="ok", found=f"as they must be; {heads[EVENTS]} events"))
-    return [*checks, await _lag(platform, heads)]
+    return [*checks, await _copies(platform), await _lag(platform, heads)]
 
 
 async def _answers(name: str, url: str) -> Check:
@@ -57,13 +59,34 @@ async def _answers(name: str, url: str) -> Check:
 
 async def _heads(platform: Platform) -> dict[str, int]:
     """Last position of each followed stream, after checking all streams' settings."""
-    connection = await nats.connect(platform.nats_url, connect_timeout=CONNECT_TIMEOUT_S, allow_reconnect=False)
+    connection = await nats.connect(
+        platform.nats_url.split(","), connect_timeout=CONNECT_TIMEOUT_S, allow_reconnect=False
+    )
     try:
-        await verify_server(connection, platform.nats_monitor_url)
+        await verify_server(connection, platform.nats_monitor_url, replicas=platform.nats_replicas)
         manager = connection.jsm()
         return {name: (await manager.stream_info(name)).state.last_seq for name in (EVENTS, USAGE)}
     finally:
         await connection.close()
+
+
+async def _copies(platform: Platform) -> Check:
+    """Each copy of what is kept for ever: whole by its figures, and readable where it was looked at."""
+    connection = await nats.connect(
+        platform.nats_url.split(","), connect_timeout=CONNECT_TIMEOUT_S, allow_reconnect=False
+    )
+    try:
+        findings = await replica_findings(platform.nats_monitor_url) + await unreadable_replicas(connection)
+    except (OSError, reads.ApiError, nats.errors.Error) as error:
+        return Check(name="copies", result="warning", found=f"could not be checked: {error!r}", cure="Try again.")
+    finally:
+        await connection.close()
+    if not findings:
+        return Check(name="copies", result="ok", found=f"{platform.nats_replicas} of each stream, whole")
+    damaged = [finding for finding in findings if finding.kind == "damaged"]
+    worst = (damaged or findings)[0]
+    found = f"{worst.stream or 'everything'} on {worst.node}: {worst.fact} ({len(findings)} findings)"
+    return verdict("copies", fine=False, found=found, cure=worst.cure, optional=not damaged)
 
 
 async def _lag(platform: Platform, heads: Mapping[str, int]) -> Check:

@@ -1,7 +1,8 @@
 """`inventiv migrate`: creates the streams that a NATS server of your own lacks; `inventiv up` sees to its own.
 
 Services may not create streams (their permissions withhold it), so this is the one command for which INVENTIV_NATS_URL
-names an administrator. It changes nothing that exists: a stream with other settings is reported, not corrected.
+names an administrator, or INVENTIV_NATS_NKEY_FILE the key of the identity `migration`. It changes nothing that exists:
+a stream with other settings is reported, not corrected.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import typer
 
 from infra.cli import calling
 from infra.cli.output import CommandError, ExitCode, JsonFlag, print_json, say
+from infra.cli.stores import logs_to_stderr
 from infra.environment import Environment
 
 CONNECT_TIMEOUT_S = 5.0
@@ -32,24 +34,20 @@ def migrate(*, replicas: Replicas = 1, as_json: JsonFlag = False) -> None:
 
 
 async def _migrate(environment: Environment, replicas: int) -> list[str]:
-    nats: Any = importlib.import_module("nats")
+    logs_to_stderr()
+    connection: Any = importlib.import_module("infra.events.connection")
     streams: Any = importlib.import_module("infra.events.streams")
-    servers = environment.nats_url.split(",")
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            nc = await nats.connect(servers, error_cb=_silent)
-    except (nats.errors.Error, OSError) as error:
-        message = f"No NATS server answered within {CONNECT_TIMEOUT_S} s."
-        raise CommandError(ExitCode.UNREACHABLE, "unreachable", message, "Set INVENTIV_NATS_URL.") from error
+        login = (environment.nats_url, "migration", environment.nats_login)
+        nc = await connection.connect_reader(*login, budget_s=CONNECT_TIMEOUT_S)
+    except OSError as error:
+        cure = "Correct INVENTIV_NATS_URL, and INVENTIV_NATS_NKEY_FILE or _CA_FILE where the servers ask for them."
+        raise CommandError(ExitCode.UNREACHABLE, "unreachable", f"Cannot {error}.", cure) from error
     try:
         created: list[str] = await streams.ensure_streams(nc, replicas=replicas)
         await streams.verify_server(nc, environment.nats_monitor_url, replicas=replicas)
     except streams.UnfitServerError as error:
         raise CommandError(ExitCode.FAILED, "unfit_server", str(error)) from error
     finally:
-        await nc.close()
+        await connection.disconnect(nc)
     return created
-
-
-async def _silent(_error: Exception) -> None:
-    """What goes wrong is raised as well; the client would print it with a traceback."""

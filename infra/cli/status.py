@@ -1,13 +1,19 @@
 """`inventiv status`: what `inventiv up` runs on our data folder, process by process. Exit code 8 when nothing runs."""
 
+import re
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import urlopen
 
 import typer
 
 from infra.cli import calling
 from infra.cli.output import CommandError, ExitCode, JsonFlag, paint, print_fields, print_json, print_table
 from infra.processes.running import Platform, is_alive, read_platform
+
+METRICS_TIMEOUT_S = 1.0
+MAX_METRICS_BYTES = 100_000
+_LAG = re.compile(r'^inventiv_projection_lag_events\{projection="(\w+)"\} (\d+)$', re.MULTILINE)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +29,7 @@ def status(*, as_json: JsonFlag = False) -> None:
             raise typer.Exit(ExitCode.UNREACHABLE)
         message = f"Nothing runs on {environment.data_dir}."
         raise CommandError(ExitCode.UNREACHABLE, "not_running", message, "Start it with `inventiv up`.")
-    document = document_of(platform)
+    document = {**document_of(platform), "lag": _worst_lag(platform)}
     if as_json:
         print_json(document)
         return
@@ -35,6 +41,8 @@ def status(*, as_json: JsonFlag = False) -> None:
         "pid": "Supervisor pid",
     }
     print_fields(document, headings)
+    if (lag := document["lag"]) is not None:
+        print_fields({"lag": f"at most {lag['events']} events behind ({lag['projection']})"}, {"lag": "Read models   "})
     print()
     children = {**document["servers"], **document["roles"]}
     rows = [{"name": name, **child} for name, child in children.items()]
@@ -72,6 +80,19 @@ def document_of(platform: Platform) -> dict[str, Any]:
     }
 
 
+def _worst_lag(platform: Platform) -> dict[str, Any] | None:
+    """The read model that is furthest behind, from the API's /metrics; None while the API does not answer."""
+    try:
+        with urlopen(f"{platform.api_url}/metrics", timeout=METRICS_TIMEOUT_S) as reply:  # noqa: S310 - our own, http
+            text = reply.read(MAX_METRICS_BYTES).decode()
+    except OSError:
+        return None
+    lags = {name: int(events) for name, events in _LAG.findall(text)}
+    worst = max(lags, key=lambda name: lags[name], default=None)
+    return {"projection": worst, "events": lags[worst]} if worst is not None else None
+
+
 def without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f"{parts.hostname}:{parts.port}"))
+    """Of one address or several, separated by commas."""
+    parts = [urlsplit(each) for each in url.split(",")]
+    return ",".join(urlunsplit(each._replace(netloc=f"{each.hostname}:{each.port}")) for each in parts)

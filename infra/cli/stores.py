@@ -11,6 +11,8 @@ their own; a command that must write what services may not asks for `admin`.
 import asyncio
 import contextlib
 import importlib
+import sys
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -39,6 +41,12 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     running: bool
 
 
+def logs_to_stderr() -> None:
+    """What connections have to say is no part of a command's answer."""
+    structlog: Any = importlib.import_module("structlog")
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+
+
 @contextlib.asynccontextmanager
 async def open_stores(environment: Environment) -> AsyncIterator[Stores]:
     """The stores, up and answering for as long as the body runs.
@@ -46,6 +54,7 @@ async def open_stores(environment: Environment) -> AsyncIterator[Stores]:
     Raises:
         CommandError: there is nothing to open, or somebody else holds the data folder.
     """
+    logs_to_stderr()
     platform = read_platform(environment.data_dir)
     if platform is not None:
         if platform.state != "running":
@@ -78,7 +87,7 @@ async def open_stores(environment: Environment) -> AsyncIterator[Stores]:
 @contextlib.asynccontextmanager
 async def _started(environment: Environment) -> AsyncIterator[Stores]:
     folder: Any = importlib.import_module("infra.processes.data_folder")
-    nats: Any = importlib.import_module("infra.embedded.nats")
+    nats: Any = importlib.import_module("infra.embedded.nats_cluster")
     postgres: Any = importlib.import_module("infra.embedded.postgres")
     claimed = folder.claim(environment.data_dir)
     if claimed is None:
@@ -86,8 +95,9 @@ async def _started(environment: Environment) -> AsyncIterator[Stores]:
         raise CommandError(ExitCode.CONFLICT, "data_folder_held", message, "Wait for it, or stop it.")
     try:
         await asyncio.to_thread(folder.end_leftovers, claimed)
-        ports = folder.choose_ports(claimed, folder.Ports(), say)
-        log = nats.EmbeddedNats(environment.data_dir / "nats", ports.nats, monitor_port=ports.nats_monitor)
+        nodes = folder.mark(claimed, now=time.time()).nats_nodes
+        ports = folder.choose_ports(claimed, folder.Ports(), say, nats_nodes=nodes)
+        log = nats.EmbeddedNatsCluster(environment.data_dir / "nats", ports.nats_nodes)
         tables = postgres.EmbeddedPostgres(environment.data_dir / "postgres", ports.postgres)
         say("Starting NATS and Postgres on the data folder for this command.")
         async with log, tables:

@@ -25,6 +25,16 @@ ATTACH_WAIT_S = 60.0
 """The other `up` may be making its first data folder right now."""
 ATTACH_POLL_S = 0.1
 
+NatsNodes = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=5,
+        show_default=False,
+        help="nats-servers that hold the log: 1 (default), 3 or 5; fixed at first start.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     app.command("up", help="Start everything on this machine; Ctrl-C stops it, its data stay.")(up)
@@ -34,9 +44,10 @@ def up(
     *,
     data_dir: Annotated[Path | None, typer.Option(help="Data folder; INVENTIV_DATA_DIR otherwise.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget all data first.")] = False,
+    nats_nodes: NatsNodes = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    environment = _environment(data_dir)
+    environment = _environment(data_dir, nats_nodes)
     with _failures_explained():
         folder: Any = importlib.import_module("infra.processes.data_folder")
         claimed = folder.claim(environment.data_dir)
@@ -82,8 +93,9 @@ class _Voice:
             return
 
 
-def _environment(data_dir: Path | None) -> Environment:
+def _environment(data_dir: Path | None, nats_nodes: int) -> Environment:
     environment = calling.environment()
+    environment = msgspec.structs.replace(environment, nats_nodes=nats_nodes or environment.nats_nodes)
     if data_dir is None:
         return environment
     wanted = data_dir.expanduser().resolve()

@@ -15,9 +15,9 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import structlog
 
@@ -164,6 +164,16 @@ async def _ready_or_ended(server: Server, process: asyncio.subprocess.Process) -
         for task in (ready, ended):
             task.cancel()
         await asyncio.gather(ready, ended, return_exceptions=True)
+
+
+async def together(*starts: Coroutine[Any, Any, None]) -> None:
+    """All at once; the first failure stops the waiting for the others and is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in starts:
+                group.create_task(each)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 async def wait_until(answers: Callable[[], Awaitable[bool]], name: str, timeout_s: float) -> None:

@@ -10,8 +10,6 @@ walk to its binary and its data; where it cannot (a data folder under a home wit
 import asyncio
 import signal
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psutil
 import psycopg
@@ -19,6 +17,7 @@ import structlog
 
 from infra.embedded import child
 from infra.embedded.child import READY_TIMEOUT_S, EmbeddedServerError, new_password, wait_until
+from infra.embedded.owned import OwnedServer
 from infra.embedded.postgres_place import Place, find_place
 from infra.secret_files import secret_file
 
@@ -48,7 +47,7 @@ LEFTOVER_TIMEOUT_S = 10.0
 """Backends notice a dead postmaster at once, unless they are deep in a statement."""
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(OwnedServer):
     """One Postgres on loopback.
 
     Args:
@@ -64,7 +63,6 @@ class EmbeddedPostgres:
         self.port = port
         self.log_path = data_dir / "postgres.log"
         self._place: Place | None = None
-        self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
@@ -74,10 +72,6 @@ class EmbeddedPostgres:
     @property
     def user(self) -> str | None:
         return self._found().user
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     @property
     def cluster_dir(self) -> Path:
@@ -102,29 +96,6 @@ class EmbeddedPostgres:
 
     async def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         await wait_until(self._answers, f"postgres on port {self.port}", timeout_s)
-
-    async def start(self) -> None:
-        self._process = await child.start(self)
-
-    async def stop(self) -> None:
-        if self._process is not None:
-            await child.stop(self._process, self.stop_signal)
-            self._process = None
-
-    async def kill(self) -> None:
-        """SIGKILL and wait for the end: what a crash looks like, for tests."""
-        if self._process is not None:
-            await child.stop(self._process, signal.SIGKILL)
-            self._process = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     def _found(self) -> Place:
         if self._place is None:

@@ -12,13 +12,14 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
 import psutil
 
 from infra.embedded.child import EmbeddedServerError
+from infra.embedded.nats_cluster import NodePorts
 from infra.embedded.ports import free_port
 from infra.embedded.postgres_place import ROOT_HOME
 from infra.environment import (
@@ -41,20 +42,34 @@ PORT_NAMES = {"api": "the API", "gateway": "the gateway", "nats": "NATS", "nats_
 }
 
 
+NODE_COUNTS = (1, 3, 5)
+"""An even number bears no more losses than one less: the majority grows with it."""
+MONITOR_OFFSET = 4000
+ROUTE_OFFSET = 2000
+
+
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
+    """Attributes: nats_nodes, of the cluster that holds the streams; for ever, as their copies are."""
+
     made_by: str = "inventiv-agents"
     id: str
     created_at: float
+    nats_nodes: int = 1
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
-    """On 127.0.0.1 (API and gateway: on INVENTIV_HOST)."""
+    """On 127.0.0.1 (API and gateway: on INVENTIV_HOST).
+
+    Attributes:
+        nats_nodes: of each nats-server; the first one's client and monitor are `nats` and `nats_monitor` again.
+    """
 
     api: int = DEFAULT_API_PORT
     gateway: int = DEFAULT_GATEWAY_PORT
     nats: int = DEFAULT_NATS_PORT
-    nats_monitor: int = DEFAULT_NATS_PORT + 4000
+    nats_monitor: int = DEFAULT_NATS_PORT + MONITOR_OFFSET
     postgres: int = DEFAULT_POSTGRES_PORT
+    nats_nodes: tuple[NodePorts, ...] = ()
 
 
 class Claim:
@@ -92,16 +107,38 @@ def claim(data_dir: Path) -> Claim | None:
     return Claim(data_dir, lock)
 
 
-def mark(claimed: Claim, *, now: float) -> Marker:
-    """The folder's marker; makes it, and the private folders, at the first start."""
+def mark(claimed: Claim, *, now: float, nats_nodes: int = 0) -> Marker:
+    """The folder's marker; makes it, and the private folders, at the first start.
+
+    Args:
+        claimed: the folder.
+        now: seconds since the epoch.
+        nats_nodes: as many as the folder has, or shall have when it is new; 0 for "as it is", which is one when new.
+
+    Raises:
+        EmbeddedServerError: it has another number of nodes.
+    """
     for folder, mode in (("run", 0o700), ("logs", 0o700)):
         (claimed.data_dir / folder).mkdir(mode=mode, exist_ok=True)
     path = claimed.data_dir / MARKER
     if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=Marker)
-    marker = Marker(id=secrets.token_hex(16), created_at=now)
+        return _with_nodes(msgspec.json.decode(path.read_bytes(), type=Marker), nats_nodes, claimed.data_dir)
+    if nats_nodes not in {0, *NODE_COUNTS}:
+        raise EmbeddedServerError(f"{nats_nodes} nats-servers cannot form a cluster; choose 1, 3 or 5")
+    marker = Marker(id=secrets.token_hex(16), created_at=now, nats_nodes=nats_nodes or 1)
     write_private(path, msgspec.json.encode(marker))
     return marker
+
+
+def _with_nodes(marker: Marker, asked: int, data_dir: Path) -> Marker:
+    """A server that stood alone cannot join a cluster with its streams: the cluster would not know them."""
+    if asked in {0, marker.nats_nodes}:
+        return marker
+    raise EmbeddedServerError(
+        f"{data_dir} began with --nats-nodes {marker.nats_nodes} and cannot go on with {asked}: leave the option out "
+        f"(and INVENTIV_NATS_NODES), or begin anew with `inventiv up --data-dir <folder> --nats-nodes {asked}` "
+        "and move the events with `inventiv events export` and `inventiv events import`"
+    )
 
 
 def forget(claimed: Claim) -> bool:
@@ -138,7 +175,7 @@ def _moved_cluster(data_dir: Path) -> list[Path]:
     return [home] if home.parent == ROOT_HOME and home.name.startswith("postgres-") else []
 
 
-def choose_ports(claimed: Claim, wanted: Ports, say: Callable[[str], None]) -> Ports:
+def choose_ports(claimed: Claim, wanted: Ports, say: Callable[[str], None], *, nats_nodes: int = 1) -> Ports:
     """A free port for each: the one asked for in the environment, else the last one used, else the next free one."""
     path = claimed.data_dir / "run" / "ports.json"
     remembered = msgspec.json.decode(path.read_bytes(), type=Ports) if path.exists() else Ports()
@@ -151,9 +188,25 @@ def choose_ports(claimed: Claim, wanted: Ports, say: Callable[[str], None]) -> P
         if port != preferred:
             say(f"Port {preferred} is taken; {words} listens on {port}.")
         chosen[name] = port
-    ports = Ports(**chosen)
+    ports = Ports(**chosen, nats_nodes=_node_ports(chosen, remembered.nats_nodes, nats_nodes))
     write_private(path, msgspec.json.encode(ports))
     return ports
+
+
+def _node_ports(chosen: dict[str, int], remembered: Sequence[NodePorts], count: int) -> tuple[NodePorts, ...]:
+    """The first node's are chosen already; the others' are nobody's business, so nothing is said about them."""
+    taken = set(chosen.values())
+    nodes = []
+    for number in range(count):
+        client = chosen["nats"] + number
+        usual = NodePorts(client, client + MONITOR_OFFSET, client + ROUTE_OFFSET)
+        before = remembered[number] if number < len(remembered) else usual
+        ports = [] if number else [chosen["nats"], chosen["nats_monitor"]]
+        for preferred in (before.client, before.monitor, before.route)[len(ports) :]:
+            ports.append(_free_port_besides(preferred, taken))
+            taken.add(ports[-1])
+        nodes.append(NodePorts(*ports))
+    return tuple(nodes)
 
 
 def _free_port_besides(preferred: int, taken: Collection[int]) -> int:

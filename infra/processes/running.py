@@ -38,8 +38,9 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         pid, created_at: the supervisor.
         roles: web, gateway, handlers, projections.
-        servers: nats, postgres.
+        servers: nats (of a cluster nats-1, nats-2 ...), postgres.
         nats_admin_url: may create streams; for commands that repair.
+        nats_replicas: copies that each stream must have.
     """
 
     pid: int
@@ -52,6 +53,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     nats_url: str
     nats_admin_url: str = ""
     nats_monitor_url: str
+    nats_replicas: int = 1
     postgres_url: str
     admin_username: str
     admin_password_file: str

@@ -15,7 +15,7 @@ from domain.api_key import ApiKeyIssued, key_from, key_hash
 from domain.deployment import DeploymentRequested
 from domain.ids import EventId, OrganizationId
 from domain.instance_events import DrainStarted, InstanceReady, InstanceRequested, WorkerRegistered
-from domain.message import Envelope, subject_of
+from domain.message import Envelope, payload_hash, subject_of
 from infra.events.port import Append, EventLog
 from projections.projection import Entry
 from projections.routing_table import RoutingTable
@@ -95,10 +95,12 @@ def _entry(position: int, organization: str, aggregate_id: str, event: Any) -> E
 
 
 async def tell(log: EventLog, *told: Iterable[Said]) -> int:
-    """Writes it to a log, each event under an id of its own; returns the position of the last one."""
+    """Writes it to a log, each event as the successor of its aggregate's last; returns the last one's position."""
     position = await log.head()
     for entry in entries((one for many in told for one in many), after=position):
         last = await log.last(entry.subject)
-        message = (f"{uuid4()}", entry.payload)
+        version, previous = (last.envelope.version + 1, payload_hash(last.payload)) if last else (1, "")
+        linked = replace(entry.envelope, event_id=EventId(f"{uuid4()}"), version=version, previous=previous)
+        message = (linked.event_id, msgspec.json.encode(linked))
         position = await log.append([Append(entry.subject, last.position if last else 0, (message,))])
     return position

@@ -36,6 +36,7 @@ def own_platform() -> Iterator[Platform]:
         if platform.process is not None:
             platform.stop()
         assert platform.agents() == []
+        assert platform.refusals() == []
 
 
 @pytest.fixture

@@ -132,6 +132,11 @@ class Platform:
     def role_logs(self) -> str:
         return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.data_dir.glob("logs/*.log"))
 
+    def refusals(self) -> list[str]:
+        """What NATS did not permit to a role: each one has exactly the permissions of its own identity."""
+        logs = [path.read_text() for path in self.data_dir.glob("logs/*.log*")]
+        return [line for text in logs for line in text.splitlines() if "nats_permission_refused" in line]
+
     def stop(self, wanted: signal.Signals = signal.SIGINT) -> int:
         assert self.process is not None
         assert self.process.stdout is not None
@@ -253,3 +258,4 @@ def running(folder: Path, **variables: str) -> Iterator[Platform]:
         if platform.process is not None:
             assert platform.stop() == 0, platform.log
         assert platform.agents() == []
+        assert platform.refusals() == []

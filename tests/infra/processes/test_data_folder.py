@@ -120,6 +120,35 @@ def test_no_two_of_our_ports_are_the_same(ours: Claim) -> None:
     assert len({chosen.api, chosen.gateway, chosen.nats, chosen.nats_monitor, chosen.postgres}) == 5
 
 
+def test_a_new_folder_is_marked_with_its_number_of_nats_nodes_and_keeps_it(tmp_path: Path) -> None:
+    taken = claimed(tmp_path / "data")
+    assert mark(taken, now=0, nats_nodes=3).nats_nodes == 3
+    assert mark(taken, now=0, nats_nodes=3) == mark(taken, now=0)
+    with pytest.raises(EmbeddedServerError, match="began with --nats-nodes 3 and cannot go on with 1: leave"):
+        mark(taken, now=0, nats_nodes=1)
+
+
+def test_a_folder_from_before_clusters_has_one_node(ours: Claim) -> None:
+    marker = ours.data_dir / data_folder.MARKER
+    marker.write_text(marker.read_text().replace(',"nats_nodes":1', ""))
+    assert mark(ours, now=0).nats_nodes == 1
+
+
+@pytest.mark.parametrize("nodes", [2, 4])
+def test_an_even_number_of_nodes_is_refused(tmp_path: Path, nodes: int) -> None:
+    with pytest.raises(EmbeddedServerError, match="choose 1, 3 or 5"):
+        mark(claimed(tmp_path / "data"), now=0, nats_nodes=nodes)
+
+
+def test_each_node_has_three_ports_of_its_own_and_keeps_them(ours: Claim) -> None:
+    chosen = choose_ports(ours, Ports(nats=some_port(), nats_monitor=some_port()), print, nats_nodes=3)
+    first, second, third = chosen.nats_nodes
+    assert (first.client, first.monitor) == (chosen.nats, chosen.nats_monitor)
+    every = [port for node in (first, second, third) for port in (node.client, node.monitor, node.route)]
+    assert len({*every, chosen.api, chosen.gateway, chosen.postgres}) == 12
+    assert choose_ports(ours, Ports(), print, nats_nodes=3) == chosen
+
+
 def test_what_a_dead_up_wrote_does_not_count(ours: Claim) -> None:
     write_platform(platform_of(ours.data_dir, pid=os.getpid(), created_at=1.0))
     assert read_platform(ours.data_dir) is None
