@@ -31,11 +31,13 @@ contracts:
 generated:
     {{run}} python -m web.openapi --check
     {{run}} python -m infra.event_catalogue --check
+    {{run}} python -m infra.deploy.nats_permissions --check
 
-# write the generated files anew: OpenAPI, event catalogue
+# write the generated files anew: OpenAPI, event catalogue, NATS permissions
 generate:
     {{run}} python -m web.openapi
     {{run}} python -m infra.event_catalogue
+    {{run}} python -m infra.deploy.nats_permissions
 
 # format and repair what can be repaired
 fix:
@@ -53,6 +55,22 @@ journey-engine:
 # ratios against baselines measured in the same run; the last line is one JSON object
 bench:
     {{run}} python -m tests.bench
+
+# the eventsourcing library's own test cases on our persistence module, one node and three; last line is one JSON object
+conformance *args:
+    {{run}} python -m tests.conformance {{args}}
+
+# every fault we can produce, each with its control; --quick for a small one; the last line is one JSON object
+chaos-events *args:
+    {{run}} python -m tests.chaos {{args}}
+
+# the event log beside the eventsourcing library on Postgres; --quick for a small one; the last line is one JSON object
+bench-events *args:
+    {{run}} python -m tests.bench.events {{args}}
+
+# record a sample of every event type and schema that has none yet
+histories:
+    {{run}} python -m tests.histories.record
 
 # pin every dependency, transitive ones too, to what resolves today (names and versions, no addresses)
 pins:
