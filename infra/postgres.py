@@ -8,7 +8,7 @@ log, so its writer does not wait for the disk.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from hashlib import sha256
 from types import TracebackType
 from typing import Any, Self
@@ -42,8 +42,12 @@ UNANSWERED_S = 20
 """A peer that does not acknowledge what we send for so long is gone; the kernel alone would wait for minutes."""
 SCHEMA_LOCK = 0x1A6E_0002
 """Advisory lock under which schemas are created, so that two processes starting together do it once."""
+BUILT_PERCENT = 100
 CREATE_ATTEMPTS = 3
 """Another room creates the schema `platform` too, under its own lock: the second one fails, and finds it next time."""
+
+
+_NOT_THERE = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 
 
 class ReadModelUnavailableError(OSError):
@@ -90,8 +94,25 @@ async def connect(postgres_url: str, name: str, *, autocommit: bool = False, **s
     return connection
 
 
-def new_pool(postgres_url: str, name: str, *, max_size: int = POOL_CONNECTIONS, **settings: object) -> Pool:
-    """A pool to be opened with `async with`; it survives a restart of Postgres, whenever that comes back."""
+def new_pool(
+    postgres_url: str,
+    name: str,
+    *,
+    max_size: int = POOL_CONNECTIONS,
+    checked: bool = True,
+    autocommit: bool = False,
+    **settings: object,
+) -> Pool:
+    """A pool to be opened with `async with`; it survives a restart of Postgres, whenever that comes back.
+
+    Args:
+        postgres_url: with its password.
+        name: ours, as the server's list of sessions shows it.
+        max_size: of connections.
+        checked: ask each connection whether it lives before lending it; who does not, has to deal with dead ones.
+        autocommit: the borrower says BEGIN.
+        **settings: of Postgres, see connection_string.
+    """
     return AsyncConnectionPool(
         connection_string(postgres_url, name, **settings),
         min_size=1,
@@ -100,7 +121,8 @@ def new_pool(postgres_url: str, name: str, *, max_size: int = POOL_CONNECTIONS, 
         reconnect_timeout=POOL_RECONNECT_S,
         open=False,
         configure=_configure,
-        check=AsyncConnectionPool.check_connection,
+        check=AsyncConnectionPool.check_connection if checked else None,
+        kwargs={"autocommit": autocommit},
     )
 
 
@@ -108,31 +130,35 @@ async def _configure(connection: Connection) -> None:
     connection.adapters.register_dumper(str, _TextDumper)
 
 
-async def ensure_schema(connection: Connection, projection: Projection) -> int:
+async def ensure_schema(connection: Connection, projection: Projection, *, head: int = 0) -> int:
     """Creates the projection's schema and checkpoint when they are missing; returns the checkpoint's position.
+
+    Args:
+        connection: of a writer.
+        projection: whose tables.
+        head: position up to which new tables are not shown to readers, because they are still being built.
 
     Raises:
         SchemaDriftError: this version exists with other tables.
     """
     for _ in range(CREATE_ATTEMPTS - 1):
         with contextlib.suppress(psycopg.errors.UniqueViolation):
-            return await _ensure_schema(connection, projection)
-    return await _ensure_schema(connection, projection)
+            return await _ensure_schema(connection, projection, head)
+    return await _ensure_schema(connection, projection, head)
 
 
-async def _ensure_schema(connection: Connection, projection: Projection) -> int:
+async def _ensure_schema(connection: Connection, projection: Projection, head: int) -> int:
     tables_sha256 = sha256(projection.tables.encode()).hexdigest()
     async with connection.transaction(), connection.cursor(row_factory=scalar_row) as cursor:
         await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
-        await cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {checkpoint.SCHEMA}")
-        await cursor.execute(checkpoint.TABLES)
+        await checkpoint.create_table(connection)
         await cursor.execute(
             "SELECT tables_sha256 FROM platform.checkpoints WHERE name = %s AND version = %s",
             (projection.name, projection.version),
         )
         built_with = await cursor.fetchone()
         if built_with is None:
-            await _create_tables(connection, projection, tables_sha256)
+            await _create_tables(connection, projection, tables_sha256, head)
         elif built_with != tables_sha256:
             raise SchemaDriftError(
                 f"the tables of {projection.schema} have changed: raise the version of projection {projection.name}"
@@ -140,15 +166,15 @@ async def _ensure_schema(connection: Connection, projection: Projection) -> int:
         return await checkpoint.position_of(connection, projection)
 
 
-async def _create_tables(connection: Connection, projection: Projection, tables_sha256: str) -> None:
+async def _create_tables(connection: Connection, projection: Projection, tables_sha256: str, head: int) -> None:
     schema = sql.Identifier(projection.schema)
     await connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(schema))
     await connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
     await connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(schema))
     await connection.execute(projection.tables)
     await connection.execute(
-        "INSERT INTO platform.checkpoints (name, version, tables_sha256) VALUES (%s, %s, %s)",
-        (projection.name, projection.version, tables_sha256),
+        "INSERT INTO platform.checkpoints (name, version, tables_sha256, shown_from) VALUES (%s, %s, %s, %s)",
+        (projection.name, projection.version, tables_sha256, head),
     )
 
 
@@ -156,24 +182,37 @@ def search_path(projections: Iterable[Projection]) -> str:
     return ",".join(projection.schema for projection in projections)
 
 
+def _beginning(projections: Sequence[Projection]) -> sql.Composed:
+    """One message, one round trip. The lock comes before the first query, which decides the moment that is seen."""
+    begin = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    if not projections:
+        return sql.Composed([begin])
+    tables = [sql.Identifier(projection.schema, projection.table_names[0]) for projection in projections]
+    return sql.SQL("{}; LOCK TABLE {} IN ACCESS SHARE MODE").format(begin, sql.SQL(", ").join(tables))
+
+
 class ReadModels:
     """Implements projections.projection.Read; open it with `async with`.
 
-    A connection that it lends sees one moment of all read models, cannot write, and must not be kept.
+    A connection that it lends sees one moment of all read models, cannot write, and must not be kept. Its first
+    statement locks the asked read models against being swapped for rebuilt ones (replay/rebuild.py): whoever has begun
+    to read holds up the swap, and whoever comes during the swap sees the new tables, complete.
     """
 
     def __init__(
         self, postgres_url: str, *, projections: Iterable[Projection] = PROJECTIONS, wait_s: float = WAIT_S
     ) -> None:
         self._projections = {projection.name: projection for projection in projections}
+        self._built: set[str] = set()
         self._wait_s = wait_s
         self._positions = Positions(lambda: connect(postgres_url, "positions", autocommit=True))
         self._pool = new_pool(
             postgres_url,
             "reader",
+            checked=False,
+            autocommit=True,
             search_path=search_path(self._projections.values()),
             default_transaction_read_only="on",
-            default_transaction_isolation="repeatable\\ read",
             statement_timeout=f"{STATEMENT_TIMEOUT_S}s",
         )
 
@@ -194,17 +233,67 @@ class ReadModels:
 
         Raises:
             NotYetVisibleError: a read model did not reach the position within the wait.
-            ReadModelUnavailableError: Postgres does not answer, or a read model does not exist yet.
+            ReadModelUnavailableError: Postgres does not answer, or a read model does not exist yet or is being built.
         """
         asked = [self._projections[name] for name in projections]
-        await self._wait([p.schema for p in asked if p.stream == "EVENTS"], position)
-        try:
-            async with self._pool.connection() as connection:
-                yield connection
-        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.UndefinedTable) as error:
-            raise ReadModelUnavailableError(f"cannot read {', '.join(projections)}: {error}") from error
+        await self._wait(asked, position)
+        async with self._lent(asked) as connection:
+            if not self._built.issuperset(projections):
+                await self._see_whether_built(connection, asked)
+            yield connection
 
-    async def _wait(self, schemas: list[str], position: int) -> None:
+    @contextlib.asynccontextmanager
+    async def _lent(self, asked: Sequence[Projection]) -> AsyncIterator[Connection]:
+        try:
+            connection = await self._begun(_beginning(asked))
+            try:
+                yield connection
+            finally:
+                await self._give_back(connection)
+        except (psycopg.OperationalError, psycopg.InterfaceError, *_NOT_THERE) as error:
+            self._built.clear()
+            names = ", ".join(projection.name for projection in asked)
+            raise ReadModelUnavailableError(f"cannot read {names}: {error}") from error
+
+    async def _begun(self, beginning: sql.Composed) -> Connection:
+        """A connection in a new transaction. That it lives is seen by using it: to ask first would cost a round trip.
+
+        Each connection of the pool may have died with the server that it was connected to.
+        """
+        tries = POOL_CONNECTIONS
+        while True:
+            tries -= 1
+            connection = await self._pool.getconn()
+            try:
+                await connection.execute(beginning, prepare=False)
+            except BaseException as error:
+                await self._give_back(connection)
+                was_lost = isinstance(error, psycopg.OperationalError) and connection.closed
+                if not was_lost or not tries:
+                    raise
+            else:
+                return connection
+
+    async def _give_back(self, connection: Connection) -> None:
+        """The pool ends a transaction that is still open, and replaces a connection that is lost."""
+        try:
+            if not connection.closed:
+                await connection.rollback()
+        finally:
+            await self._pool.putconn(connection)
+
+    async def _see_whether_built(self, connection: Connection, asked: Sequence[Projection]) -> None:
+        """Asked once for each read model: what was complete stays complete, for it is swapped as a whole."""
+        checkpoints = {known.schema: known for known in await checkpoint.list_checkpoints(connection)}
+        for projection in asked:
+            known = checkpoints.get(projection.schema)
+            percent = known.built_percent if known else 0
+            if percent < BUILT_PERCENT:
+                raise ReadModelUnavailableError(f"{projection.schema} is being built: {percent} %")
+            self._built.add(projection.name)
+
+    async def _wait(self, asked: Sequence[Projection], position: int) -> None:
+        schemas = [projection.schema for projection in asked if projection.stream == "EVENTS"]
         if self._positions.have_reached(schemas, position):
             return
         try:
@@ -212,5 +301,7 @@ class ReadModels:
         except TimeoutError:
             if not self._positions.known:
                 raise ReadModelUnavailableError("cannot learn how far the read models are: no Postgres") from None
+            async with self._lent(asked) as connection:
+                await self._see_whether_built(connection, asked)
             late = self._positions.late(schemas, position)
             raise NotYetVisibleError(f"not at position {position} after {self._wait_s} s: {late}") from None

@@ -18,6 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 import msgspec
+import nats.errors
 import psycopg
 import structlog
 from nats.aio.client import Client
@@ -26,27 +27,33 @@ from psycopg.pq import TransactionStatus
 from domain.message import Recorded
 from domain.usage import UsageRecord
 from infra.cancellation import heed_cancellation
+from infra.events.chain import CheckedReader
 from infra.events.codec import Codec
-from infra.events.port import EventLog, GapError
+from infra.events.port import EventLog, GapError, LogUnavailableError
 from infra.events.pull import StreamMessage, follow_messages
+from infra.events.reads import ApiError, last_position
 from infra.events.streams import USAGE
+from infra.following import SharedFollow
 from infra.postgres import connect, ensure_schema
-from projections.checkpoint import Move, move
+from projections.checkpoint import Move, begin, move, shown_from
 from projections.projection import Connection, Entry, LogDamagedError, Projection, UsageEntry
 
 _log = structlog.get_logger(__name__)
 
-BATCH_MESSAGES = 500
+READ_MESSAGES = 2000
+"""Most messages that are taken from a stream at once."""
 FIRST_RETRY_DELAY_S = 0.1
 LONGEST_RETRY_DELAY_S = 10.0
 ANOTHER_WRITER_DELAY_S = 2.0
 """How long a standby waits before it looks whether the active writer is still there."""
 DAMAGED_LOG_DELAY_S = 30.0
 """A person has to act; the healthy replica that they point us to is picked up without a restart."""
-
-
+HEAD_TIMEOUT_S = 2.0
 STATEMENT_TIMEOUT_S = 60
 LOCK_TIMEOUT_S = 10
+AFTER_YOU_S = 0.002
+FEW_ENTRIES = 20
+"""Read models that keep every event let those go first whose readers wait for them, as long as events come singly."""
 FROZEN_WRITER_S = 30
 """A writer that stands still within a transaction loses it, and holds up its successor no longer."""
 IDLE_CHECK_S = 0.5
@@ -68,25 +75,61 @@ class Source(Protocol):
         """Those that the projection folds, decoded."""
         ...
 
+    async def head(self) -> int:
+        """Position of the stream's newest message; raises OSError when it cannot be learned."""
+        ...
+
+
+class EventMessage:
+    """One message of EVENTS on its way to several projections: its event is decoded when the first one wants it."""
+
+    __slots__ = ("_decoded", "entry")
+
+    def __init__(self, message: Recorded) -> None:
+        self.entry = Entry(message.position, message.subject, message.payload, message.envelope, None)
+        self._decoded: Entry | None = None
+
+    @property
+    def position(self) -> int:
+        return self.entry.position
+
+    @property
+    def payload(self) -> bytes:
+        return self.entry.payload
+
+    def decoded(self, codec: Codec) -> Entry:
+        if self._decoded is None:
+            entry = self.entry
+            event = codec.decode_event(entry.envelope)
+            self._decoded = Entry(entry.position, entry.subject, entry.payload, entry.envelope, event)
+        return self._decoded
+
 
 class EventSource:
-    """The stream EVENTS. Each projection's events are decoded, and no others."""
+    """The stream EVENTS, read once for all projections that are near one another (following.py)."""
 
     def __init__(self, log: EventLog, codec: Codec) -> None:
         self._log = log
+        self._checked = CheckedReader(log)
         self._codec = codec
+        self._shared: SharedFollow[EventMessage] = SharedFollow(self._read)
 
-    def follow(self, *, after: int) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Recorded]]]:
-        return self._log.follow(after=after, batch=BATCH_MESSAGES)
+    def follow(self, *, after: int) -> AbstractAsyncContextManager[AsyncIterator[Sequence[EventMessage]]]:
+        return self._shared.follow(after=after)
 
-    def entries(self, projection: Projection, messages: Sequence[Recorded]) -> Sequence[Entry]:
-        if projection.aggregates is None:
-            return [Entry(m.position, m.subject, m.payload, m.envelope, None) for m in messages]
-        return [
-            Entry(m.position, m.subject, m.payload, m.envelope, self._codec.decode_event(m.envelope))
-            for m in messages
-            if m.envelope.aggregate in projection.aggregates
-        ]
+    def entries(self, projection: Projection, messages: Sequence[EventMessage]) -> Sequence[Entry]:
+        wanted = projection.aggregates
+        if wanted is None:
+            return [message.entry for message in messages]
+        return [message.decoded(self._codec) for message in messages if message.entry.envelope.aggregate in wanted]
+
+    async def head(self) -> int:
+        return await self._log.head()
+
+    @asynccontextmanager
+    async def _read(self, after: int) -> AsyncIterator[AsyncIterator[Sequence[EventMessage]]]:
+        async with self._checked.follow(after=after, batch=READ_MESSAGES) as batches:
+            yield ([EventMessage(message) for message in messages] async for messages in batches)
 
 
 class UsageSource:
@@ -98,11 +141,17 @@ class UsageSource:
 
     @asynccontextmanager
     async def follow(self, *, after: int) -> AsyncIterator[AsyncIterator[Sequence[StreamMessage]]]:
-        async with follow_messages(self._nc, USAGE, after=after, batch=BATCH_MESSAGES, contiguous=True) as batches:
+        async with follow_messages(self._nc, USAGE, after=after, batch=READ_MESSAGES, contiguous=True) as batches:
             yield batches
 
     def entries(self, _projection: Projection, messages: Sequence[StreamMessage]) -> Sequence[UsageEntry]:
         return [UsageEntry(message.position, self._decoder.decode(message.payload)) for message in messages]
+
+    async def head(self) -> int:
+        try:
+            return await last_position(self._nc, USAGE, timeout_s=HEAD_TIMEOUT_S)
+        except (nats.errors.Error, ApiError) as error:
+            raise LogUnavailableError(f"cannot learn where {USAGE} ends: {error!r}") from error
 
 
 class Bystanders:
@@ -162,7 +211,12 @@ class Bystanders:
 
 
 async def _connect_writer(
-    postgres_url: str, name: str, *, autocommit: bool = False, search_path: str = "platform"
+    postgres_url: str,
+    name: str,
+    *,
+    autocommit: bool = False,
+    search_path: str = "platform",
+    statement_timeout_s: int = STATEMENT_TIMEOUT_S,
 ) -> Connection:
     return await connect(
         postgres_url,
@@ -170,9 +224,26 @@ async def _connect_writer(
         autocommit=autocommit,
         search_path=search_path,
         synchronous_commit="off",
-        statement_timeout=f"{STATEMENT_TIMEOUT_S}s",
+        statement_timeout=f"{statement_timeout_s}s",
         lock_timeout=f"{LOCK_TIMEOUT_S}s",
         idle_in_transaction_session_timeout=f"{FROZEN_WRITER_S}s",
+    )
+
+
+async def connect_projector(
+    postgres_url: str,
+    projection: Projection,
+    *,
+    autocommit: bool = False,
+    statement_timeout_s: int = STATEMENT_TIMEOUT_S,
+) -> Connection:
+    """A connection that finds the projection's tables and may write them."""
+    return await _connect_writer(
+        postgres_url,
+        f"projection-{projection.name}",
+        autocommit=autocommit,
+        search_path=projection.schema,
+        statement_timeout_s=statement_timeout_s,
     )
 
 
@@ -197,6 +268,7 @@ class Projector:
 
     Attributes:
         started: set once its tables exist.
+        built: set once readers may see them: they have caught up for the first time.
     """
 
     def __init__(self, projection: Projection, source: Source, postgres_url: str, bystanders: Bystanders) -> None:
@@ -206,7 +278,12 @@ class Projector:
         self._bystanders = bystanders
         self._delay_s = FIRST_RETRY_DELAY_S
         self.started = asyncio.Event()
+        self.built = asyncio.Event()
         self._log = _log.bind(projection=projection.schema)
+
+    @property
+    def schema(self) -> str:
+        return self._projection.schema
 
     async def run(self) -> None:
         while True:  # endless by contract; each failure waits, longer each time
@@ -222,30 +299,34 @@ class Projector:
             LogDamagedError, GapError: the log has a hole, was altered, or is not the one we read before.
             psycopg.Error, OSError: Postgres or NATS is away.
         """
-        connection = await _connect_writer(
-            self._postgres_url, f"projection-{self._projection.name}", search_path=self._projection.schema
-        )
-        async with connection:
-            position = await ensure_schema(connection, self._projection)
+        async with await connect_projector(self._postgres_url, self._projection, autocommit=True) as connection:
+            position = await ensure_schema(connection, self._projection, head=await self._source.head())
+            shown = await shown_from(connection, self._projection)
             self.started.set()
             self._log.info("projection_started", position=position)
             async with _while_connected(connection), self._source.follow(after=position) as batches:
+                if position >= shown:
+                    self.built.set()
                 async for messages in batches:
                     heed_cancellation()
                     step = Move(self._projection, previous=position, position=messages[-1].position)
                     await self._take(connection, messages, step)
                     position = step.position
                     self._delay_s = FIRST_RETRY_DELAY_S
+                    if position >= shown:
+                        self.built.set()
 
     async def _take(self, connection: Connection, messages: Sequence[Any], step: Move) -> None:
         entries = self._source.entries(self._projection, messages)
         if not entries:
             await self._bystanders.move(step)
             return
-        async with connection.transaction():
-            if not await move(connection, [step]):
-                raise AnotherWriterError(_fenced(step))
-            await self._projection.apply(entries, connection)
+        if self._projection.aggregates is None and len(entries) <= FEW_ENTRIES:
+            await asyncio.sleep(AFTER_YOU_S)
+        if not await begin(connection, step):
+            raise AnotherWriterError(_fenced(step))
+        await self._projection.apply(entries, connection)
+        await connection.commit()  # whatever fails before it ends the connection, and with it the transaction
 
     async def _run_until_it_fails(self) -> float:
         """Returns how long to wait before the next try, in seconds."""

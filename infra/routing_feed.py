@@ -27,10 +27,11 @@ from domain.telemetry import WorkerSeen, heartbeat_subject
 from gateway.app import Readiness
 from gateway.loads import Loads
 from infra.cancellation import heed_cancellation
+from infra.events.chain import CheckedReader
 from infra.events.codec import Codec
 from infra.events.port import EventLog, GapError, UnreadableMessageError
 from infra.postgres import connect
-from projections.projection import Entry
+from projections.projection import Entry, LogDamagedError
 from projections.router import ROUTER, load_routing
 from projections.routing_table import AGGREGATES, RoutingTable, encode_snapshot, table_from_snapshot
 
@@ -93,11 +94,12 @@ class RoutingFeed:
 
     async def follow(self, log: EventLog, codec: Codec, connected: Callable[[], bool]) -> None:
         """Folds the log into the table until cancelled; survives what the log suffers."""
+        reader = CheckedReader(log)
         while True:
             heed_cancellation()
             try:
-                await self._follow(log, codec, connected)
-            except (GapError, UnreadableMessageError) as error:
+                await self._follow(log, reader, codec, connected)
+            except (GapError, LogDamagedError, UnreadableMessageError) as error:
                 _log.critical("log_damaged", position=self.table.position, reason=str(error))
                 await self._after_damage(log)
             except OSError as error:
@@ -147,9 +149,9 @@ class RoutingFeed:
             _log.warning("routing_snapshot_unreadable", reason=str(error))
             return None
 
-    async def _follow(self, log: EventLog, codec: Codec, connected: Callable[[], bool]) -> None:
+    async def _follow(self, log: EventLog, reader: CheckedReader, codec: Codec, connected: Callable[[], bool]) -> None:
         head = await log.head()
-        async with log.follow(after=self.table.position) as batches:
+        async with reader.follow(after=self.table.position) as batches:
             self._connected = connected
             self._note_progress(head)
             async for batch in batches:

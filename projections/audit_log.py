@@ -36,7 +36,7 @@ CREATE TABLE audit_log (
 CREATE INDEX audit_log_by_aggregate ON audit_log (aggregate, aggregate_id, position);
 CREATE INDEX audit_log_by_organization ON audit_log (organization_id, position);
 CREATE INDEX audit_log_by_type ON audit_log (type, position);
-CREATE INDEX audit_log_by_correlation ON audit_log USING hash (correlation);
+CREATE INDEX audit_log_by_correlation ON audit_log (hashtextextended(correlation, 0), position);
 CREATE INDEX audit_log_by_event ON audit_log USING hash (event_id);
 CREATE TABLE audit_heads (
     subject text PRIMARY KEY,
@@ -44,7 +44,8 @@ CREATE TABLE audit_heads (
     payload_sha256 text NOT NULL
 )
 """
-# A correlation may come from a caller's header: a hash index has no limit to its length, as a b-tree has.
+# A correlation may come from a caller's header, and a b-tree limits the length of what it keeps: hence its hash. A hash
+# index was refused: a million events of one correlation fill one endless bucket, and each insert walks it.
 
 
 HEADS_FETCHED = 2000
@@ -130,10 +131,13 @@ async def _find(
     connection: Connection, wanted: EventFilter, edge: sql.SQL, direction: sql.SQL, position: int | None, limit: int
 ) -> list[Recorded]:
     given = {field: value for field, value in msgspec.structs.asdict(wanted).items() if value}
-    conditions = [sql.SQL("{} = {}").format(sql.Identifier(field), sql.Placeholder(field)) for field in given]
+    conditions: list[sql.Composable] = [edge]
+    conditions += [sql.SQL("{} = {}").format(sql.Identifier(field), sql.Placeholder(field)) for field in given]
+    if wanted.correlation:
+        conditions.append(sql.SQL("hashtextextended(correlation, 0) = hashtextextended(%(correlation)s, 0)"))
     query = sql.SQL(
         "SELECT position, subject, payload FROM audit_log WHERE {where} ORDER BY position {direction} LIMIT %(rows)s"
-    ).format(where=sql.SQL(" AND ").join([edge, *conditions]), direction=direction)
+    ).format(where=sql.SQL(" AND ").join(conditions), direction=direction)
     parameters = {**given, "edge": position, "rows": page_rows(limit)}
     return [_recorded(row) for row in await find_all(connection, _Stored, query, parameters)]
 

@@ -18,7 +18,7 @@ from domain.instance import INSTANCE
 from domain.instance_state import ENDED, Instance
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, find_all, find_one
-from projections.table import Table, fingerprint, known
+from projections.table import Table, fingerprint, known, never_begun
 
 _TABLES = f"""
 -- states are {fingerprint(Instance)}
@@ -174,8 +174,7 @@ def _view(*, instance_ids: list[InstanceId], statuses: list[str], **columns: Any
 async def apply(entries: Sequence[Entry], connection: Connection) -> None:
     own = [entry for entry in entries if entry.envelope.aggregate == "deployment"]
     await _deployments.fold(own, connection, _fold)
-    of_instances = [entry for entry in entries if entry.envelope.aggregate == "instance"]
-    await _instances.fold(of_instances, connection, _fold_instance)
+    await _apply_instances([entry for entry in entries if entry.envelope.aggregate == "instance"], connection)
 
 
 def _fold(row: _Deployment | None, entry: Entry) -> _Deployment:
@@ -205,18 +204,31 @@ def _requested(event: DeploymentRequested, entry: Entry) -> _Deployment:
     )
 
 
-def _fold_instance(row: _Instance | None, entry: Entry) -> _Instance:
-    before = _states.decode(row.state) if row else INSTANCE.initial
-    state = INSTANCE.evolve(before, entry.event, entry.envelope.at)
-    if row is None and state.request:
-        row = _Instance(
-            id=InstanceId(entry.envelope.id),
-            deployment_id=state.request.deployment_id,
-            ordinal=state.request.ordinal,
-            status="",
-            state=b"",
-        )
-    return replace(known(row, entry), status=state.status, state=msgspec.json.encode(state))
+async def _apply_instances(entries: Sequence[Entry], connection: Connection) -> None:
+    rows = await _instances.load(connection, [(entry.envelope.id,) for entry in entries])
+    states = {key: _states.decode(row.state) for key, row in rows.items()}
+    for entry in entries:
+        key = (entry.envelope.id,)
+        state = states[key] = INSTANCE.evolve(states.get(key, INSTANCE.initial), entry.event, entry.envelope.at)
+        if key not in rows:
+            rows[key] = _first_row(entry, state)
+    await _instances.put(
+        connection,
+        [replace(row, status=states[key].status, state=msgspec.json.encode(states[key])) for key, row in rows.items()],
+    )
+
+
+def _first_row(entry: Entry, state: Instance) -> _Instance:
+    request = state.request
+    if request is None:
+        raise never_begun(entry)
+    return _Instance(
+        id=InstanceId(entry.envelope.id),
+        deployment_id=request.deployment_id,
+        ordinal=request.ordinal,
+        status="",
+        state=b"",
+    )
 
 
 DEPLOYMENTS = Projection("deployments", 1, _TABLES, apply, aggregates=frozenset({"deployment", "instance"}))

@@ -7,9 +7,10 @@ them on the search path. A changed shape is a new version, built from position 0
 other rooms call its queries.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -20,8 +21,12 @@ from domain.usage import UsageRecord
 
 Connection = AsyncConnection[Any]
 
+BESIDE = "_next"
+"""Ends the name under which a read model is rebuilt; no projection of the registry may end so."""
+_CREATED_TABLE = re.compile(r"^\s*CREATE TABLE (\w+)", re.MULTILINE)
 
-class Entry(msgspec.Struct, frozen=True):
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One message of EVENTS, decoded: `event` is the domain's struct, `payload` the exact stored bytes."""
 
     position: int
@@ -70,6 +75,16 @@ class Projection:
     @property
     def schema(self) -> str:
         return f"{self.name}_v{self.version}"
+
+    @property
+    def beside(self) -> "Projection":
+        """The same under another name, so that it can be built anew while this one lives."""
+        return replace(self, name=f"{self.name}{BESIDE}")
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """In the order of the DDL; unqualified."""
+        return tuple(_CREATED_TABLE.findall(self.tables))
 
 
 class NotYetVisibleError(TimeoutError):

@@ -2,6 +2,7 @@
 
 from projections.api_keys import API_KEYS
 from projections.audit_log import AUDIT_LOG
+from projections.audit_tree import AUDIT_TREE
 from projections.deployments import DEPLOYMENTS
 from projections.instances import INSTANCES
 from projections.models import MODELS
@@ -23,4 +24,5 @@ PROJECTIONS: tuple[Projection, ...] = (
     ROUTER,
     USAGE,
     AUDIT_LOG,
+    AUDIT_TREE,
 )

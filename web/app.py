@@ -13,10 +13,12 @@ from starlette.middleware import Middleware
 
 from web.api import (
     api_keys,
+    audit,
     catalogue,
     deployments,
     events,
     instances,
+    metrics,
     models,
     organizations,
     parked,
@@ -55,6 +57,7 @@ def create_app(services: Services) -> FastAPI:
     answer_errors(app)
     for room in (
         system,
+        metrics,
         sessions,
         organizations,
         api_keys,
@@ -63,6 +66,7 @@ def create_app(services: Services) -> FastAPI:
         deployments,
         instances,
         events,
+        audit,
         parked,
         usage,
         workers,

@@ -13,6 +13,7 @@ import msgspec
 
 from domain.message import Recorded
 from domain.ports import Clock, Dispatch, Load
+from domain.seal import SealKey, StoredSeal
 from domain.telemetry import WorkerSeen
 from domain.values import Digest, Sealed
 from projections.projection import Read
@@ -132,6 +133,45 @@ class Parking(Protocol):
     async def skip(self, parked_id: str) -> bool: ...
 
 
+class Seals(Protocol):
+    """The audit log's seals and the keys that sign them. Raises OSError when the stream is away."""
+
+    async def latest(self) -> StoredSeal | None: ...
+
+    async def page(self, *, after: int = 0, limit: int = 500) -> Sequence[StoredSeal]:
+        """The next ones after a number, oldest first."""
+        ...
+
+    async def keys(self) -> Sequence[SealKey]: ...
+
+
+class ReadModelProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a read model has read its stream.
+
+    Attributes:
+        position: of the last message that its rows know of.
+        updated_at: when it last moved.
+        built_percent: below 100, readers are asked to come back.
+    """
+
+    name: str
+    stream: str
+    position: int
+    updated_at: datetime
+    built_percent: int
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """`heads`: stream -> position of its newest message."""
+
+    heads: Mapping[str, int] = {}
+    read_models: Sequence[ReadModelProgress] = ()
+
+
+async def _no_progress() -> Progress:
+    return Progress()
+
+
 @dataclass(frozen=True)
 class Settings:
     """Units as the names say; `token_key` signs sign-in tokens (32 bytes)."""
@@ -155,6 +195,7 @@ class Services:
     Attributes:
         chance: n -> n random bytes.
         checks: name -> raises OSError while that dependency is away; for /readyz.
+        progress: how far streams and read models are, for /metrics; raises OSError.
     """
 
     dispatch: Dispatch
@@ -167,7 +208,9 @@ class Services:
     idempotency: Idempotency
     telemetry: Telemetry
     parking: Parking
+    seals: Seals
     clock: Clock
     chance: Callable[[int], bytes]
     settings: Settings
     checks: Mapping[str, Callable[[], Awaitable[object]]] = field(default_factory=dict)
+    progress: Callable[[], Awaitable[Progress]] = _no_progress

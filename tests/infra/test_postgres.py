@@ -136,6 +136,28 @@ async def test_a_read_model_that_is_not_built_yet_is_unavailable(postgres_url: s
                 await list_models(connection)
 
 
+async def test_a_read_model_that_is_being_built_is_not_shown(postgres_url: str) -> None:
+    async with ReadModels(postgres_url, wait_s=SHORT_WAIT_S) as read, await connect(postgres_url, "test") as writer:
+        await ensure_schema(writer, MODELS, head=200)
+        await move(writer, [Move(MODELS, 0, 90)])
+        await writer.commit()
+        for position in (0, 90, 150):
+            with pytest.raises(ReadModelUnavailableError, match="models_v1 is being built: 45 %"):
+                await _position_when_readable(read, position)
+        await move(writer, [Move(MODELS, 90, 200)])
+        await writer.commit()
+        assert await _position_when_readable(read, 200) == 200
+
+
+async def test_the_table_of_checkpoints_of_an_older_release_gets_its_new_column(postgres_url: str) -> None:
+    async with await connect(postgres_url, "test") as connection:
+        await ensure_schema(connection, MODELS)
+        await move(connection, [Move(MODELS, 0, 7)])
+        await connection.execute("ALTER TABLE platform.checkpoints DROP COLUMN shown_from")
+        assert await ensure_schema(connection, MODELS, head=9) == 7
+        assert [known.built_percent for known in await list_checkpoints(connection)] == [100]
+
+
 async def test_reading_works_again_after_postgres_was_killed(server_dir: Path) -> None:
     server = await started(lambda: EmbeddedPostgres(server_dir / "postgres", some_port()))
     try:

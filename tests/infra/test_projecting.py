@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 import infra.projecting
 from domain.aggregates import AGGREGATES
 from domain.api_key import ApiKeyIssued, ApiKeyRenamed
+from domain.message import Recorded
 from domain.usage import usage_subject
 from infra.embedded.child import spawn, wait_until
 from infra.embedded.nats import EmbeddedNats
@@ -29,7 +30,7 @@ from infra.postgres import ReadModels, ReadModelUnavailableError, connect, ensur
 from infra.projecting import AnotherWriterError, Bystanders, EventSource, Projector, UsageSource
 from projections.api_keys import API_KEYS
 from projections.audit_log import AUDIT_LOG, EventFilter, list_events
-from projections.checkpoint import Move, move, position_of
+from projections.checkpoint import Move, begin, move, position_of
 from projections.models import MODELS
 from projections.projection import Connection, Entry, Projection
 from projections.registry import PROJECTIONS
@@ -155,12 +156,11 @@ async def test_without_the_fence_a_second_writer_would_count_double(
     """The control of the test before: the same race, and a checkpoint that moves from anywhere."""
     log = await logged(3)
 
-    async def move_from_anywhere(connection: Connection, moves: Sequence[Move]) -> set[str]:
-        (wanted,) = moves
+    async def begin_from_anywhere(connection: Connection, wanted: Move) -> bool:
         here = await position_of(connection, wanted.projection)
-        return await move(connection, [msgspec.structs.replace(wanted, previous=here)])
+        return await begin(connection, msgspec.structs.replace(wanted, previous=here))
 
-    monkeypatch.setattr(infra.projecting, "move", move_from_anywhere)
+    monkeypatch.setattr(infra.projecting, "begin", begin_from_anywhere)
     async with bystanders(postgres_url) as others:
         second = Projector(COUNTED, _HeldBack(events_of(log), postgres_url), postgres_url, others)
         async with kept(second):
@@ -173,6 +173,57 @@ async def _has_counted(postgres_url: str, events: int) -> bool:
         return await counted(postgres_url) >= events
     except psycopg.errors.UndefinedTable:
         return False
+
+
+async def test_a_new_version_is_shown_when_it_has_caught_up(postgres_url: str) -> None:
+    log = await logged(30)
+    may_go_on = asyncio.Event()
+
+    async def wait_then_count(entries: Sequence[Entry], connection: Connection) -> None:
+        await may_go_on.wait()
+        await _count(entries, connection)
+
+    slow = replace(COUNTED, version=2, apply=wait_then_count)
+    async with bystanders(postgres_url) as others, reader(postgres_url, slow) as read:
+        projector = Projector(slow, events_of(log), postgres_url, others)
+        async with kept(projector):
+            await projector.started.wait()
+            with pytest.raises(ReadModelUnavailableError, match="counted_v2 is being built: 0 %"):
+                await read("counted").__aenter__()
+            assert not projector.built.is_set()
+            may_go_on.set()
+            await projector.built.wait()
+            async with read("counted") as connection:
+                assert await position_of(connection, slow) == 30
+
+
+async def test_projections_that_are_near_share_one_reading(postgres_url: str) -> None:
+    log = _Watched(await logged(30))
+    source = EventSource(log, Codec(AGGREGATES))
+    several = [replace(COUNTED, name=f"counted_{n}") for n in range(4)]
+    async with (
+        bystanders(postgres_url) as others,
+        kept(*(Projector(p, source, postgres_url, others) for p in several)),
+    ):
+        await reached(postgres_url, 30, *several)
+    assert log.followed == [0]
+
+
+class _Watched(MemoryLog):
+    """Remembers from where it was followed."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__()
+        self.__dict__.update(log.__dict__)
+        self.followed: list[int] = []
+
+    @asynccontextmanager
+    async def follow(
+        self, *, after: int, subjects: Sequence[str] = (), batch: int = 500
+    ) -> AsyncIterator[AsyncIterator[Sequence[Recorded]]]:
+        self.followed.append(after)
+        async with super().follow(after=after, subjects=subjects, batch=batch) as batches:
+            yield batches
 
 
 async def test_two_writers_at_once_count_each_event_once(postgres_url: str) -> None:
@@ -193,6 +244,7 @@ class _HeldBack:
         self._source = source
         self._postgres_url = postgres_url
         self.entries = source.entries
+        self.head = source.head
 
     @asynccontextmanager
     async def follow(self, *, after: int) -> AsyncIterator[AsyncIterator[Sequence[Any]]]:
@@ -237,7 +289,7 @@ async def test_one_that_fails_does_not_touch_the_others(postgres_url: str) -> No
                 Projector(broken, source, postgres_url, others), Projector(API_KEYS, source, postgres_url, others)
             ):
                 await reached(postgres_url, 3, API_KEYS)
-        async with read("api_keys", "broken") as connection:
+        async with read("api_keys") as connection:
             assert await position_of(connection, broken) == 0
             assert await position_of(connection, API_KEYS) == 3
 

@@ -14,7 +14,8 @@ PINNED = {
     "instances": (1, "326e3d53e8d4"),
     "router": (1, "68a8d72b7b44"),
     "usage": (1, "d1d555f96d9b"),
-    "audit_log": (1, "2328ea91f04e"),
+    "audit_log": (2, "3bbf5921ef95"),
+    "audit_tree": (1, "ec58c431e962"),
 }
 
 REMEDY = (

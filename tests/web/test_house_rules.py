@@ -51,7 +51,7 @@ async def test_every_route_says_who_may_call_it(world: World) -> None:
 
 async def test_only_these_routes_are_public(world: World) -> None:
     public = {route.path for route in routes(world) if access_of(route.dependant) == ["public"]}
-    assert public == {"/", "/healthz", "/readyz", "/version", "/api/version", "/swagger-ui", "/auth/login"}
+    assert public == {"/", "/healthz", "/readyz", "/metrics", "/version", "/api/version", "/swagger-ui", "/auth/login"}
 
 
 async def test_a_stranger_is_asked_to_sign_in_everywhere_else(world: World) -> None:

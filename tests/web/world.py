@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from domain.decider import Decider
 from domain.ids import PLATFORM, InstanceId, OrganizationId, UserId, derived_id
 from domain.message import Context
 from domain.organization import ORGANIZATION, AddMember, CreateOrganization, Role
+from domain.seal import SealKey, StoredSeal
 from domain.telemetry import WorkerSeen
 from domain.user import USER, CreateUser, RecordPasswordSet
 from infra.bootstrap import bootstrap
@@ -30,6 +32,7 @@ from infra.environment import Environment
 from infra.events.codec import Codec
 from infra.events.memory import MemoryLog
 from infra.idempotency import PostgresIdempotency
+from infra.lag import read_progress
 from infra.master_key import read_master_key
 from infra.passwords import Passwords
 from infra.postgres import ReadModels, connect, ensure_schema
@@ -90,6 +93,23 @@ class Parking:
         return known
 
 
+class Seals:
+    """Filled by tests/web/test_audit.py."""
+
+    def __init__(self) -> None:
+        self.kept: list[StoredSeal] = []
+        self.known: list[SealKey] = []
+
+    async def latest(self) -> StoredSeal | None:
+        return self.kept[-1] if self.kept else None
+
+    async def page(self, *, after: int = 0, limit: int = 500) -> Sequence[StoredSeal]:
+        return [seal for seal in self.kept if seal.number > after][:limit]
+
+    async def keys(self) -> Sequence[SealKey]:
+        return self.known
+
+
 @dataclass
 class World:
     """Everything a test may look at or break."""
@@ -103,6 +123,7 @@ class World:
     worker_tokens: WorkerTokens
     telemetry: Telemetry
     parking: Parking
+    seals: Seals
     clock: MovingClock
     environment: Environment
     people: dict[str, UserId] = field(default_factory=dict)
@@ -212,15 +233,19 @@ async def a_world(postgres_url: str, folder: Path) -> AsyncIterator[World]:
             idempotency=PostgresIdempotency(pool, master_key),
             telemetry=(telemetry := Telemetry()),
             parking=(parking := Parking()),
+            seals=(seals := Seals()),
             clock=clock,
             chance=os.urandom,
             settings=Settings(token_key=master_key.key_for("sign_in")),
             checks={"log": log.head},
+            progress=partial(read_progress, read, {"EVENTS": log.head}),
         )
         app = create_app(services)
         await stack.enter_async_context(app.router.lifespan_context(app))
         tokens = WorkerTokens(master_key)
-        world = World(app, services, log, dispatcher, vault, passwords, tokens, telemetry, parking, clock, environment)
+        world = World(
+            app, services, log, dispatcher, vault, passwords, tokens, telemetry, parking, seals, clock, environment
+        )
         await world.visible()
         yield world
 
