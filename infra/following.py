@@ -19,10 +19,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from infra.cancellation import heed_cancellation
 
-WINDOW_MESSAGES = 16_000
+WINDOW_MESSAGES = 32_000
 WINDOW_BYTES = 32_000_000
 """Of payloads; decoded, they take about three times as much."""
-TAKE_MESSAGES = 4_000
+TAKE_MESSAGES = 8_000
 """Most messages in one batch, and so in one transaction of a reader that is far behind."""
 GATHER_S = 0.5
 """How long a new window keeps all that it has read, for those who start with it and are later by a login."""

@@ -33,5 +33,25 @@ def configure_logging(role: str, log_format: str = "text") -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
 
 
+def configure_command_logging() -> None:
+    """For a command of the CLI that goes to the stores: warnings and worse, on stderr; stdout is for its answer."""
+    structlog.configure(
+        processors=[
+            _only_warnings,
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            _hide_secrets,
+            structlog.processors.LogfmtRenderer(key_order=["level", "event"]),
+        ],
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
+
+
+def _only_warnings(_logger: object, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if method in {"debug", "info"}:
+        raise structlog.DropEvent
+    return line
+
+
 def _hide_secrets(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     return {key: "[hidden]" if key in HIDDEN_KEYS else value for key, value in line.items()}

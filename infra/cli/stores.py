@@ -55,6 +55,8 @@ async def open_stores(environment: Environment) -> AsyncIterator[Stores]:
         CommandError: there is nothing to open, or somebody else holds the data folder.
     """
     logs_to_stderr()
+    telemetry: Any = importlib.import_module("infra.telemetry")
+    telemetry.configure_command_logging()
     platform = read_platform(environment.data_dir)
     if platform is not None:
         if platform.state != "running":

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from infra.telemetry import configure_logging
+from infra.telemetry import configure_command_logging, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +28,12 @@ def test_text_lines_are_key_and_value(capsys: pytest.CaptureFixture[str]) -> Non
     line = capsys.readouterr().err
     assert "event=upstream_failed" in line
     assert "role=gateway" in line
+
+
+def test_a_command_says_what_went_wrong_beside_its_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_command_logging()
+    structlog.get_logger().info("nats_reconnected")
+    structlog.get_logger().warning("nats_disconnected", password="hunter2")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "level=warning event=nats_disconnected password=[hidden]\n"
