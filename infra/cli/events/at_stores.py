@@ -6,6 +6,7 @@ A store that does not answer is exit code 8, like an API that does not.
 import contextlib
 import importlib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
 import typer
@@ -20,22 +21,20 @@ MAX_REPLICAS = 3
 Stopped = Annotated[bool, typer.Option("--stopped", help="Servers of your own: yes, every role is stopped.")]
 
 
-@contextlib.asynccontextmanager
-async def reader(environment: Environment, stores: Stores) -> AsyncIterator[Any]:
+def reader(environment: Environment, stores: Stores) -> AbstractAsyncContextManager[Any]:
     """A connection to NATS that reads much; on a cluster with keys, the identity `tools` suffices."""
-    connection: Any = importlib.import_module("infra.events.connection")
-    nc = await connection.connect_reader(stores.nats_admin_url, "tools", environment.nats_login)
-    try:
-        yield nc
-    finally:
-        await connection.disconnect(nc)
+    return _connected("connect_reader", "tools", environment, stores)
+
+
+def writer(environment: Environment, stores: Stores) -> AbstractAsyncContextManager[Any]:
+    """A connection to NATS with every right (identity `operator`), which sends nothing late."""
+    return _connected("connect_writer", "operator", environment, stores)
 
 
 @contextlib.asynccontextmanager
-async def writer(environment: Environment, stores: Stores) -> AsyncIterator[Any]:
-    """A connection to NATS with every right (identity `operator`), which sends nothing late."""
+async def _connected(connect: str, identity: str, environment: Environment, stores: Stores) -> AsyncIterator[Any]:
     connection: Any = importlib.import_module("infra.events.connection")
-    nc = await connection.connect_writer(stores.nats_admin_url, "operator", environment.nats_login)
+    nc = await getattr(connection, connect)(stores.nats_admin_url, identity, environment.nats_login)
     try:
         yield nc
     finally:

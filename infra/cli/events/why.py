@@ -7,6 +7,7 @@ What was asked for is marked; times are seconds since the intent began.
 """
 
 import importlib
+from collections import Counter
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from infra.client import Api
 
 MAX_STORIES = 10
 """Of an aggregate that many intents touched, the newest."""
+NAMED_AGGREGATES = 4
 MAX_STORY_EVENTS = 5000
 MAX_AGGREGATE_EVENTS = 5000
 
@@ -85,9 +87,8 @@ def _story(api: Api, correlation: str, found: list[Shown]) -> list[Shown]:
 
 def _print(causes: Any, story: Any) -> None:
     began = f"{story.began_at:%Y-%m-%d %H:%M:%S} UTC"
-    things = ", ".join(f"{touched.aggregate}/{touched.id} ({touched.events})" for touched in story.aggregates)
     print(f"{paint('Intent ' + (story.correlation or '(none)'), 'bold')}  {began}, {story.took_s:.1f} s")
-    print(paint(f"{story.events} events on {things}", "dim"))
+    print(paint(f"{story.events} events on {_things(story.aggregates)}", "dim"))
     rows = list(causes.rows_of(story.roots))
     words = "  <── asked" if sum(effect.asked for _, effect in rows) == 1 else "  *"
     for branches, effect in rows:
@@ -97,3 +98,11 @@ def _print(causes: Any, story: Any) -> None:
             f"{branches}{paint(effect.type, 'bold')}  +{effect.after_s:.1f} s  {effect.aggregate}/{effect.id}"
             f" v{effect.version}  {paint(effect.actor, 'dim')}  #{effect.position}{elsewhere}{mark}"
         )
+
+
+def _things(touched: Any) -> str:
+    """Each by its id while they are few; else how many there are of each kind."""
+    if len(touched) <= NAMED_AGGREGATES:
+        return ", ".join(f"{one.aggregate}/{one.id} ({one.events})" for one in touched)
+    kinds = Counter(one.aggregate for one in touched)
+    return f"{len(touched)} things: " + ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
