@@ -9,7 +9,7 @@ and so would not be checked, a refusal and "nothing to do"; before giving either
 the leader. Every event read is checked against its predecessor's version and hash.
 """
 
-from asyncio import Lock
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
@@ -43,6 +43,10 @@ MAX_CONFLICTS = 16
 """Tries for one command; each lost race means that another writer made progress."""
 MAX_CATCH_UPS = 50
 """Looks at a replica that lags behind its leader, before giving up."""
+LEADER_LOOKS = 50
+LEADER_PAUSE_S = 0.1
+"""A leader that was just elected may answer before it has applied what its predecessor acknowledged. Seen with kill -9
+under load; for so long a log that ends too early is asked again, then it has lost events."""
 SNAPSHOT_EVERY = 100
 """Events between two snapshots of one aggregate: a cold load then folds at most this many."""
 
@@ -95,14 +99,14 @@ class Dispatcher:
         self._new_id = new_id
         self._snapshots = snapshots
         self._cache: OrderedDict[str, _Known[Any]] = OrderedDict()
-        self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __call__(
         self, decider: Decider[C, E, S], organization: str, aggregate_id: str, command: C, context: Context
     ) -> Receipt[E]:
         subject = subject_of(organization, decider.aggregate, aggregate_id)
         address = _Address(organization, decider.aggregate, aggregate_id, subject)
-        lock = self._locks.setdefault(subject, Lock())
+        lock = self._locks.setdefault(subject, asyncio.Lock())
         async with lock:
             known = await self._known(decider, subject, aggregate_id)
             for _ in range(MAX_CONFLICTS):
@@ -156,7 +160,7 @@ class Dispatcher:
     async def _catch_up(self, decider: Decider[C, E, S], subject: str, known: _Known[S]) -> _Known[S]:
         """Folds what is newer than `known`; the leader says what is newest, a replica may take a moment to have it."""
         for _ in range(MAX_CATCH_UPS):
-            last = await self._log.last(subject)
+            last = await self._last(subject, known.position)
             if last is None or last.position <= known.position:
                 _check_end(subject, known, last)
                 return known
@@ -164,6 +168,15 @@ class Dispatcher:
             news = [last] if next_in_line else await self._log.read(subject, after=known.position)
             known = self._remember(decider, subject, known, news)
         raise LogUnavailableError(f"{subject} could not be read up to its head; a replica lags")
+
+    async def _last(self, subject: str, seen: int) -> Recorded | None:
+        """The log's newest message of a subject; waits a while for one that is as new as what has been seen."""
+        for _ in range(LEADER_LOOKS - 1):
+            last = await self._log.last(subject)
+            if (last.position if last else 0) >= seen:
+                return last
+            await asyncio.sleep(LEADER_PAUSE_S)
+        return await self._log.last(subject)
 
     def _remember(
         self, decider: Decider[C, E, S], subject: str, known: _Known[S], news: Sequence[Recorded]

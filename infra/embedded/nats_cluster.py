@@ -143,11 +143,9 @@ class EmbeddedNatsCluster:
         raise EmbeddedServerError(f"stream {stream} has no leader now: {info.get('error', 'an election')}")
 
     async def _has_leaders(self) -> bool:
-        """A stream with one copy does not count: its node may be the one that is away."""
-        alone: Any = importlib.import_module("infra.events.streams").ONE_COPY
         try:
             [names] = await self._ask("$JS.API.STREAM.NAMES")
-            streams = [f"$JS.API.STREAM.INFO.{name}" for name in names.get("streams") or () if name not in alone]
+            streams = [f"$JS.API.STREAM.INFO.{name}" for name in names.get("streams") or ()]
             return "error" not in names and all(_leader_name(info) for info in await self._ask(*streams))
         except EmbeddedServerError:
             return False

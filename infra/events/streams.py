@@ -9,7 +9,7 @@ What exists is never changed here. A setting that drifted is a finding for a per
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import msgspec
@@ -42,6 +42,7 @@ _HOUR = 3600 * _NANOSECONDS
 _STORED = {"retention": "limits", "storage": "file", "compression": "none", "allow_direct": True}
 # Not s2: after a kill -9, nats-server 2.15.1 cannot read a compressed block of a replica again ("s2: corrupt input"),
 # which then never catches up; see the README.
+_FORMER_COMPRESSION = "s2"
 _FOR_EVER = {
     **_STORED,
     "max_age": 0,
@@ -96,8 +97,6 @@ STREAMS: Mapping[str, Mapping[str, Any]] = {
 }
 """Stream -> settings, spelled as the server spells them; durations in nanoseconds."""
 
-ONE_COPY = frozenset({TELEMETRY})
-"""Worth less than the traffic of copying it; on a cluster it is away while its node is."""
 _FORBIDDEN = {"persist_mode": ("async",), "sealed": (True,)}
 """persist_mode async overrides sync_interval always, and lost acknowledged messages even without a power cut."""
 
@@ -113,18 +112,24 @@ class UnfitServerError(RuntimeError):
 async def ensure_streams(nc: Client, *, replicas: int = 1) -> list[str]:
     """Creates the streams that are missing; returns their names. Needs an administrator's connection.
 
+    Of what exists it changes one thing: compression, which an earlier release asked for, is switched off. What is
+    stored stays as it is, and readable; only new blocks differ.
+
     Args:
         nc: connected as a user that may create streams.
-        replicas: copies of each stream (3 in production); telemetry has one always.
+        replicas: copies of each stream; 3 in production.
 
     Raises:
         UnfitServerError: the server refused, or this user may not.
     """
     created = []
     for stream, settings in STREAMS.items():
-        if await _stored_settings(nc, stream) is None:
-            await _create(nc, stream, settings, 1 if stream in ONE_COPY else replicas)
+        stored = await _stored_settings(nc, stream)
+        if stored is None:
+            await _put(nc, "CREATE", {"name": stream, "num_replicas": replicas, **settings})
             created.append(stream)
+        elif stored.get("compression") == _FORMER_COMPRESSION:
+            await _put(nc, "UPDATE", {**stored, "compression": settings["compression"]})
     return created
 
 
@@ -149,17 +154,18 @@ async def verify_server(nc: Client, monitor_url: str | None, *, replicas: int = 
                 "on an old one look first: a wrong encryption key shows an empty server"
             )
         else:
-            findings += _differences(stream, settings, stored, 1 if stream in ONE_COPY else replicas)
+            findings += _differences(stream, settings, stored, replicas)
     findings += await _sync_findings(monitor_url)
     if findings:
         raise UnfitServerError(findings)
 
 
-async def _create(nc: Client, stream: str, settings: Mapping[str, Any], replicas: int) -> None:
-    config = {"name": stream, "num_replicas": replicas, **settings}
-    reply = await _api(nc, f"$JS.API.STREAM.CREATE.{stream}", msgspec.json.encode(config))
-    if error := reply.get("error"):  # an attempt whose answer was lost is no error: creating the same again is welcome
-        raise UnfitServerError([f"stream {stream} cannot be created: {error.get('description')}"])
+async def _put(nc: Client, verb: Literal["CREATE", "UPDATE"], config: Mapping[str, Any]) -> None:
+    stream = config["name"]
+    reply = await _api(nc, f"$JS.API.STREAM.{verb}.{stream}", msgspec.json.encode(config))
+    if error := reply.get("error"):  # an attempt whose answer was lost is no error: doing the same again is welcome
+        words = f"stream {stream} cannot be {verb.lower()}d: {error.get('description')}"
+        raise UnfitServerError([words])
 
 
 async def _stored_settings(nc: Client, stream: str) -> dict[str, Any] | None:

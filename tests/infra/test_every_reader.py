@@ -59,6 +59,11 @@ def dispatcher_on(log: DoctoredLog, snapshot: Snapshot | None = None) -> Dispatc
     return Dispatcher(log, CODEC, lambda: datetime.now(UTC), lambda: str(uuid7()), snapshots)
 
 
+@pytest.fixture(autouse=True)
+def _a_leader_needs_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.dispatch.LEADER_PAUSE_S", 0.0)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_command_on_a_damaged_aggregate_is_not_decided(damage: Damage) -> None:
     log = DoctoredLog(damage(MESSAGES, THIRD_OF_K0))
@@ -91,6 +96,28 @@ async def test_an_aggregate_that_the_log_no_longer_has_is_not_answered_for_from_
     snapshot = snapshot_of_k0(MESSAGES[-2])
     with pytest.raises(LogDamagedError, match="does not end with version 5"):
         await dispatcher_on(log, snapshot).load(API_KEY, ACME, "k-0")
+
+
+async def test_a_leader_that_has_yet_to_apply_what_was_acknowledged_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = DoctoredLog(MESSAGES)
+    dispatcher = dispatcher_on(log)
+    await dispatcher.load(API_KEY, ACME, "k-0")
+    log.messages = MESSAGES[: THIRD_OF_K0 - 1]
+
+    ask, looks = log.last, 0
+
+    async def last(subject: str) -> Recorded | None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            log.messages = MESSAGES
+        return await ask(subject)
+
+    monkeypatch.setattr(log, "last", last)
+    assert (await dispatcher.load(API_KEY, ACME, "k-0")).version == 5
+    assert looks == 3
 
 
 async def test_a_newest_event_that_was_altered_is_noticed_by_whoever_knew_it() -> None:

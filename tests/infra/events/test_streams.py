@@ -52,6 +52,18 @@ async def test_ensuring_leaves_what_exists_alone(nats_server: EmbeddedNats, admi
         await verify_server(admin, nats_server.monitor_url)
 
 
+async def test_a_stream_that_an_earlier_release_compressed_goes_on_uncompressed(
+    nats_server: EmbeddedNats, admin: Client
+) -> None:
+    await recreate(admin, "EVENTS", compression="s2")
+    await admin.jetstream().publish("evt._.model.m", b"{}")
+    with pytest.raises(UnfitServerError, match="compression"):
+        await verify_server(admin, nats_server.monitor_url)
+    assert await ensure_streams(admin) == []
+    await verify_server(admin, nats_server.monitor_url)
+    assert (await admin.jetstream().get_msg("EVENTS", 1)).data == b"{}"
+
+
 async def test_a_missing_stream_is_refused(nats_server: EmbeddedNats, admin: Client) -> None:
     await admin.request("$JS.API.STREAM.DELETE.USAGE")
     with pytest.raises(UnfitServerError, match="stream USAGE is missing"):
