@@ -35,6 +35,12 @@ WINDOW_BYTES = 16_000_000
 REQUEST_EXPIRES_S = 30.0
 HEARTBEAT_S = 0.5
 HEARTBEATS_MISSED = 3
+QUIET_WAITS = 20
+"""Times HEARTBEAT_S without a message, after which an unfiltered reader asks where the stream ends: a node whose file
+is damaged beats on and delivers nothing."""
+LEADER_LOOKS = 30
+LEADER_PAUSE_S = 0.1
+"""A leader that was just elected may not have applied yet what its predecessor acknowledged; then it looks short."""
 INACTIVE_S = 60.0
 """The server forgets a consumer that nobody pulls from."""
 API_TIMEOUT_S = 2.0
@@ -125,6 +131,9 @@ class _Follower:
                 if self._consumer is None:
                     self._consumer = await self._start_consumer()
                 messages = await self._consumer.take(batch)
+                if not messages:
+                    await self._check_quiet()
+                    continue
             except nats.errors.ConnectionClosedError:
                 raise
             except (_Interrupted, nats.errors.Error, ApiError, OSError) as reason:
@@ -144,7 +153,7 @@ class _Follower:
             await consumer.close(deleting=deleting)
 
     async def _start_consumer(self) -> "_Consumer":
-        end = await last_position(self._nc, self._stream, timeout_s=API_TIMEOUT_S)
+        end = await self._end()
         if end < self._position:
             raise GapError(
                 f"{self._stream} ends at {end}, but position {self._position} has been seen: it lost messages"
@@ -168,6 +177,23 @@ class _Follower:
         consumer = _Consumer(self._nc, self._stream, created.name)
         await consumer.open()
         return consumer
+
+    async def _end(self) -> int:
+        """The stream's last position; waits a while for one that has been seen."""
+        for _ in range(LEADER_LOOKS - 1):
+            end = await last_position(self._nc, self._stream, timeout_s=API_TIMEOUT_S)
+            if end >= self._position:
+                return end
+            await asyncio.sleep(LEADER_PAUSE_S)
+        return await last_position(self._nc, self._stream, timeout_s=API_TIMEOUT_S)
+
+    async def _check_quiet(self) -> None:
+        """Raises _Interrupted when there is more than this consumer delivers."""
+        if not self._contiguous:
+            return  # how far its filter reaches, only the consumer knows
+        end = await last_position(self._nc, self._stream, timeout_s=API_TIMEOUT_S)
+        if end > self._position and self._consumer is not None and self._consumer.is_empty:
+            raise _Interrupted(f"the stream ends at {end}, but nothing is delivered")
 
     def _check(self, messages: list[StreamMessage]) -> None:
         if not self._contiguous:
@@ -202,13 +228,19 @@ class _Consumer:
         self._subscription = await wire.subscribe(self._nc, self._inbox, self._on_message)
         await self._refill()
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._buffer
+
     async def take(self, batch: int) -> list[StreamMessage]:
-        """At most `batch` messages, as soon as there is one.
+        """At most `batch` messages, as soon as there is one; none after QUIET_WAITS without any.
 
         Raises:
             _Interrupted: this consumer cannot be trusted to deliver more; what it delivered is taken first.
         """
-        while not self._buffer:
+        for _ in range(QUIET_WAITS):
+            if self._buffer:
+                break
             self._check_alive()
             await self._refill()
             self._arrived.clear()

@@ -3,8 +3,8 @@
     ensure_streams: creates what is missing         verify_server: refuses to run on a server that could lose the log
 
 What exists is not changed here, but for one former setting (ensure_streams). A setting that drifted is a finding for a
-person: an update can destroy data (max_age, max_msgs_per_subject), and a stream that is gone may mean a wrong encryption
-key rather than a new house.
+person: an update can destroy data (max_age, max_msgs_per_subject), and a stream that is gone may mean a wrong
+encryption key rather than a new house.
 """
 
 import asyncio

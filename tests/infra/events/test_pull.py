@@ -88,6 +88,26 @@ async def test_a_consumer_that_vanishes_is_replaced(admin: Client) -> None:
         assert [m.payload for m in await collect(batches, 1)] == [b"two"]
 
 
+async def test_a_consumer_that_beats_on_and_delivers_nothing_is_replaced(
+    admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a node whose file is damaged; here its first consumer is told to look for what never comes."""
+    monkeypatch.setattr(pull, "QUIET_WAITS", 2)
+    starts, start = 0, pull._Follower._start_consumer
+
+    async def astray(follower: pull._Follower) -> pull._Consumer:
+        nonlocal starts
+        starts += 1
+        follower._subjects = ("use.nobody",) if starts == 1 else ()
+        return await start(follower)
+
+    monkeypatch.setattr(pull._Follower, "_start_consumer", astray)
+    async with follow_messages(admin, "USAGE", after=0, contiguous=True) as batches:
+        await publish(admin, "use.acme.d1", b"one")
+        assert [m.payload for m in await collect(batches, 1)] == [b"one"]
+        assert starts == 2
+
+
 async def test_nothing_is_left_on_the_server_when_following_ends(admin: Client) -> None:
     await publish(admin, "use.acme.d1", b"one")
     async with follow_messages(admin, "USAGE", after=0) as batches:
