@@ -15,7 +15,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed and isinstance(item, pytest.Function):
         for given in item.funcargs.values():
-            if isinstance(given, Platform):
+            if isinstance(given, Platform) and given.data_dir.exists():  # gone when it was the teardown that failed
                 report.sections += [("inventiv up", given.log), ("logs of the roles", given.role_logs())]
     return report
 
