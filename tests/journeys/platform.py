@@ -81,7 +81,9 @@ class Platform:
 
     @property
     def log(self) -> str:
-        return (self.data_dir.parent / "up.log").read_text()
+        """What `up` said; nothing when it was never started."""
+        path = self.data_dir.parent / "up.log"
+        return path.read_text() if path.exists() else ""
 
     def inventiv(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S, **variables: str) -> Ran:
         """Runs one command to its end."""
