@@ -299,7 +299,9 @@ class Projector:
             LogDamagedError, GapError: the log has a hole, was altered, or is not the one we read before.
             psycopg.Error, OSError: Postgres or NATS is away.
         """
-        async with await connect_projector(self._postgres_url, self._projection, autocommit=True) as connection:
+        async with _closing(
+            await connect_projector(self._postgres_url, self._projection, autocommit=True)
+        ) as connection:
             position = await ensure_schema(connection, self._projection, head=await self._source.head())
             shown = await shown_from(connection, self._projection)
             self.started.set()
@@ -344,6 +346,15 @@ class Projector:
             self._log.exception("projection_failed", retry_s=self._delay_s)
         delay_s, self._delay_s = self._delay_s, min(2 * self._delay_s, LONGEST_RETRY_DELAY_S)
         return delay_s
+
+
+@asynccontextmanager
+async def _closing(connection: Connection) -> AsyncIterator[Connection]:
+    """Closes for certain. psycopg's own way out rolls back first, and whoever is stopped during that leaves it open."""
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager
