@@ -6,13 +6,15 @@ sk-inv-<56 hex of chance><8 hex checksum>      the checksum tells a mistyped key
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import assert_never
+from typing import ClassVar, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
+from domain.activation import Activation, Flag, activation_with, with_flag
 from domain.decider import Decider, Rejected
 from domain.ids import UserId
+from domain.key_scope import KeyScope
 from domain.values import MAX_NAME_LENGTH
 
 KEY_PREFIX = "sk-inv-"
@@ -22,46 +24,123 @@ SHOWN_PREFIX_LENGTH = 12
 
 
 class IssueApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key for a person (`owner`) or for the organisation itself (None).
+
+    Attributes:
+        limit: what its creator may do; a scope that is wider is refused.
+        activate: the flags to set at once, which the creator's role must allow.
+    """
+
     name: str
-    owner: UserId
+    owner: UserId | None
+    created_by: UserId
     key_sha256: str
     key_prefix: str
+    scope: KeyScope
+    limit: KeyScope
+    activate: tuple[Flag, ...]
 
 
 class RenameApiKey(msgspec.Struct, frozen=True, kw_only=True):
     name: str
 
 
+class ChangeApiKeyScope(msgspec.Struct, frozen=True, kw_only=True):
+    """`limit`: what whoever changes it may do."""
+
+    scope: KeyScope
+    limit: KeyScope
+
+
+class RotateApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A new secret; the old one works until `previous_valid_until`, unless it is revoked before."""
+
+    key_sha256: str
+    key_prefix: str
+    previous_valid_until: datetime
+
+
+class ActivateApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    flag: Flag
+
+
+class DeactivateApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    flag: Flag
+
+
 class RevokeApiKey(msgspec.Struct, frozen=True):
     pass
 
 
-ApiKeyCommand = IssueApiKey | RenameApiKey | RevokeApiKey
+ApiKeyCommand = (
+    IssueApiKey | RenameApiKey | ChangeApiKeyScope | RotateApiKey | ActivateApiKey | DeactivateApiKey | RevokeApiKey
+)
 
 
 class ApiKeyIssued(msgspec.Struct, frozen=True, kw_only=True):
+    """`owner` None: the organisation's own key."""
+
+    SCHEMA: ClassVar[int] = 2
+
     name: str
-    owner: UserId
+    owner: UserId | None
+    created_by: UserId
     key_sha256: str
     key_prefix: str
+    scope: KeyScope
+    activated: tuple[Flag, ...]
 
 
 class ApiKeyRenamed(msgspec.Struct, frozen=True, kw_only=True):
     name: str
 
 
+class ApiKeyScopeChanged(msgspec.Struct, frozen=True, kw_only=True):
+    scope: KeyScope
+
+
+class ApiKeyRotated(msgspec.Struct, frozen=True, kw_only=True):
+    key_sha256: str
+    key_prefix: str
+    previous_valid_until: datetime
+
+
+class ApiKeyActivated(msgspec.Struct, frozen=True, kw_only=True):
+    flag: Flag
+
+
+class ApiKeyDeactivated(msgspec.Struct, frozen=True, kw_only=True):
+    flag: Flag
+
+
 class ApiKeyRevoked(msgspec.Struct, frozen=True):
     pass
 
 
-ApiKeyEvent = ApiKeyIssued | ApiKeyRenamed | ApiKeyRevoked
+ApiKeyEvent = (
+    ApiKeyIssued
+    | ApiKeyRenamed
+    | ApiKeyScopeChanged
+    | ApiKeyRotated
+    | ApiKeyActivated
+    | ApiKeyDeactivated
+    | ApiKeyRevoked
+)
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """`previous_sha256`: the secret before the last rotation, good until `previous_valid_until`."""
+
     issued: bool = False
     revoked: bool = False
     name: str = ""
     owner: UserId | None = None
+    created_by: UserId | None = None
+    key_sha256: str = ""
+    previous_sha256: str = ""
+    previous_valid_until: datetime | None = None
+    scope: KeyScope = KeyScope()
+    activation: Activation = Activation()
 
 
 def key_from(chance: bytes) -> str:
@@ -88,9 +167,30 @@ def key_hash(key: str) -> str:
 def evolve(state: ApiKey, event: ApiKeyEvent, _at: datetime) -> ApiKey:
     match event:
         case ApiKeyIssued():
-            return ApiKey(issued=True, name=event.name, owner=event.owner)
+            return ApiKey(
+                issued=True,
+                name=event.name,
+                owner=event.owner,
+                created_by=event.created_by,
+                key_sha256=event.key_sha256,
+                scope=event.scope,
+                activation=activation_with(event.activated),
+            )
         case ApiKeyRenamed():
             return replace(state, name=event.name)
+        case ApiKeyScopeChanged():
+            return replace(state, scope=event.scope)
+        case ApiKeyRotated():
+            return replace(
+                state,
+                key_sha256=event.key_sha256,
+                previous_sha256=state.key_sha256,
+                previous_valid_until=event.previous_valid_until,
+            )
+        case ApiKeyActivated():
+            return replace(state, activation=with_flag(state.activation, event.flag, value=True))
+        case ApiKeyDeactivated():
+            return replace(state, activation=with_flag(state.activation, event.flag, value=False))
         case ApiKeyRevoked():
             return replace(state, revoked=True)
         case _:
@@ -108,6 +208,8 @@ def decide(state: ApiKey, command: ApiKeyCommand, _at: datetime) -> Sequence[Api
             return [] if name == state.name else [ApiKeyRenamed(name=name)]
         case RevokeApiKey():
             return [] if state.revoked else [ApiKeyRevoked()]
+        case ChangeApiKeyScope() | RotateApiKey() | ActivateApiKey() | DeactivateApiKey():
+            raise NotImplementedError
         case _:
             assert_never(command)
 
@@ -119,8 +221,11 @@ def _issue(state: ApiKey, command: IssueApiKey) -> Sequence[ApiKeyEvent]:
         ApiKeyIssued(
             name=_valid_name(command.name),
             owner=command.owner,
+            created_by=command.created_by,
             key_sha256=command.key_sha256,
             key_prefix=command.key_prefix,
+            scope=command.scope,
+            activated=command.activate,
         )
     ]
 
@@ -136,7 +241,15 @@ def _valid_name(name: str) -> str:
 
 API_KEY: Decider[ApiKeyCommand, ApiKeyEvent, ApiKey] = Decider(
     aggregate="api_key",
-    events=(ApiKeyIssued, ApiKeyRenamed, ApiKeyRevoked),
+    events=(
+        ApiKeyIssued,
+        ApiKeyRenamed,
+        ApiKeyScopeChanged,
+        ApiKeyRotated,
+        ApiKeyActivated,
+        ApiKeyDeactivated,
+        ApiKeyRevoked,
+    ),
     initial=ApiKey(),
     state_type=ApiKey,
     evolve=evolve,

@@ -6,11 +6,12 @@ RequestDeployment ──> DeploymentRequested ──> handler requests instances
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, assert_never
+from typing import ClassVar, Literal, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
+from domain.activation import Flag
 from domain.catalogue import InstanceType
 from domain.decider import Decider, Rejected
 from domain.ids import DeploymentId, InstanceId, derived_id
@@ -26,7 +27,8 @@ SIMULATED_MODEL = "mock-echo-model"
 class RequestDeployment(msgspec.Struct, frozen=True, kw_only=True):
     """What is wanted, and what the catalogue said about it (None: unknown or inactive there).
 
-    `provider_known` and `zone_known` tell an unknown provider from an unknown zone or type.
+    `provider_known` and `zone_known` tell an unknown provider from an unknown zone or type. `activate`: the flags that
+    its instances have from the beginning, which the caller's role must allow.
     """
 
     model_code: str
@@ -41,6 +43,7 @@ class RequestDeployment(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelListed | None
     offer: InstanceType | None
     offered_in_zone: bool
+    activate: tuple[Flag, ...]
 
 
 class StopDeployment(msgspec.Struct, frozen=True):
@@ -51,6 +54,10 @@ DeploymentCommand = RequestDeployment | StopDeployment
 
 
 class DeploymentRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """`activated`: the flags that its instances begin with."""
+
+    SCHEMA: ClassVar[int] = 2
+
     model_code: str
     instances: int
     engine: Engine
@@ -61,6 +68,7 @@ class DeploymentRequested(msgspec.Struct, frozen=True, kw_only=True):
     vram_per_gpu_gb: int
     price_eur_micros_per_hour: int
     startup_timeout_s: int
+    activated: tuple[Flag, ...]
 
 
 class DeploymentRefused(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +134,7 @@ def _request(state: Deployment, command: RequestDeployment) -> Sequence[Deployme
         vram_per_gpu_gb=offer.vram_per_gpu_gb if offer else 0,
         price_eur_micros_per_hour=offer.price_eur_micros_per_hour if offer else 0,
         startup_timeout_s=command.startup_timeout_s,
+        activated=command.activate,
     )
     return [requested, DeploymentRefused(code=refusal.code, message=refusal.message)] if refusal else [requested]
 

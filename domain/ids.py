@@ -16,6 +16,9 @@ ModelId = NewType("ModelId", str)
 DeploymentId = NewType("DeploymentId", str)
 InstanceId = NewType("InstanceId", str)
 WorkerId = NewType("WorkerId", str)
+InvitationId = NewType("InvitationId", str)
+OfferingId = NewType("OfferingId", str)
+ShareId = NewType("ShareId", str)
 
 PLATFORM = OrganizationId("_")
 """Stands in subjects and envelopes for what belongs to no organisation: users, sessions, catalogue models."""

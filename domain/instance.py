@@ -11,7 +11,9 @@ from typing import assert_never
 
 from domain.decider import Decider, Rejected
 from domain.instance_commands import (
+    ActivateInstance,
     ArchiveInstance,
+    DeactivateInstance,
     FailStartup,
     InstanceCommand,
     IntendServerCreate,
@@ -42,8 +44,10 @@ from domain.instance_events import (
     DrainStarted,
     EngineAnswered,
     EngineWarmedUp,
+    InstanceActivated,
     InstanceArchived,
     InstanceBooted,
+    InstanceDeactivated,
     InstanceEvent,
     InstanceReady,
     InstanceRequested,
@@ -87,6 +91,10 @@ def decide(state: Instance, command: InstanceCommand, at: datetime) -> Events:
     match command:
         case RequestInstance():
             return _request(state, command)
+        case ActivateInstance():
+            return [] if state.activation.is_set(command.flag) else [InstanceActivated(flag=command.flag)]
+        case DeactivateInstance():
+            return [InstanceDeactivated(flag=command.flag)] if state.activation.is_set(command.flag) else []
         case IntendServerCreate():
             return _intend_create(state, command)
         case RecordServerCreated():

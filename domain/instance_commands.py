@@ -2,6 +2,7 @@
 
 import msgspec
 
+from domain.activation import Flag
 from domain.ids import DeploymentId, WorkerId
 
 DRAIN_DEADLINE_S = 300
@@ -9,6 +10,8 @@ DRAIN_DEADLINE_S = 300
 
 
 class RequestInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """`activated`: the flags that it begins with; nothing is rented before both are set."""
+
     deployment_id: DeploymentId
     ordinal: int
     model_code: str
@@ -20,6 +23,15 @@ class RequestInstance(msgspec.Struct, frozen=True, kw_only=True):
     vram_per_gpu_gb: int
     price_eur_micros_per_hour: int
     startup_timeout_s: int
+    activated: tuple[Flag, ...]
+
+
+class ActivateInstance(msgspec.Struct, frozen=True, kw_only=True):
+    flag: Flag
+
+
+class DeactivateInstance(msgspec.Struct, frozen=True, kw_only=True):
+    flag: Flag
 
 
 class IntendServerCreate(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +156,8 @@ class RecordServerReinstalled(msgspec.Struct, frozen=True):
 
 InstanceCommand = (
     RequestInstance
+    | ActivateInstance
+    | DeactivateInstance
     | IntendServerCreate
     | RecordServerCreated
     | RecordServerCreateFailed

@@ -4,12 +4,19 @@ requested ─> create intended ─> created ─> started ─> address ─> boote
 ready ─> drain started ─> drained ─> termination requested ─> seen gone, twice ─> terminated ─> archived
 """
 
+from typing import ClassVar
+
 import msgspec
 
+from domain.activation import Flag
 from domain.ids import DeploymentId, WorkerId
 
 
 class InstanceRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """`activated`: the flags that it begins with."""
+
+    SCHEMA: ClassVar[int] = 2
+
     deployment_id: DeploymentId
     ordinal: int
     model_code: str
@@ -21,6 +28,17 @@ class InstanceRequested(msgspec.Struct, frozen=True, kw_only=True):
     vram_per_gpu_gb: int
     price_eur_micros_per_hour: int
     startup_timeout_s: int
+    activated: tuple[Flag, ...]
+
+
+class InstanceActivated(msgspec.Struct, frozen=True, kw_only=True):
+    flag: Flag
+
+
+class InstanceDeactivated(msgspec.Struct, frozen=True, kw_only=True):
+    """It goes on running, and costing; it is not given requests any more."""
+
+    flag: Flag
 
 
 class ServerCreateIntended(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +186,8 @@ class ServerReinstalled(msgspec.Struct, frozen=True):
 
 InstanceEvent = (
     InstanceRequested
+    | InstanceActivated
+    | InstanceDeactivated
     | ServerCreateIntended
     | ServerCreated
     | ServerCreateFailed

@@ -13,6 +13,7 @@ from typing import Literal, assert_never
 import msgspec
 from msgspec.structs import replace
 
+from domain.activation import Activation, activation_with, with_flag
 from domain.ids import WorkerId
 from domain.instance_events import (
     AddressAssigned,
@@ -20,8 +21,10 @@ from domain.instance_events import (
     DrainStarted,
     EngineAnswered,
     EngineWarmedUp,
+    InstanceActivated,
     InstanceArchived,
     InstanceBooted,
+    InstanceDeactivated,
     InstanceEvent,
     InstanceReady,
     InstanceRequested,
@@ -77,6 +80,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Status = "requested"
     request: InstanceRequested | None = None
+    activation: Activation = Activation()
     milestone_percent: int = 0
     attempt: int = 0
     create_intended: bool = False
@@ -133,7 +137,17 @@ def _milestone(state: Instance, percent: int) -> Instance:
 def evolve(state: Instance, event: InstanceEvent, at: datetime) -> Instance:
     match event:
         case InstanceRequested():
-            return Instance(status="provisioning", request=event, milestone_percent=5, boot_clock_started_at=at)
+            return Instance(
+                status="provisioning",
+                request=event,
+                activation=activation_with(event.activated),
+                milestone_percent=5,
+                boot_clock_started_at=at,
+            )
+        case InstanceActivated():
+            return replace(state, activation=with_flag(state.activation, event.flag, value=True))
+        case InstanceDeactivated():
+            return replace(state, activation=with_flag(state.activation, event.flag, value=False))
         case ServerCreateIntended():
             return replace(
                 state, create_intended=True, create_failed=False, attempt=event.attempt, server_name=event.server_name

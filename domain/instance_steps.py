@@ -94,7 +94,7 @@ def next_step(state: Instance, now: datetime) -> Step:
 
 def _provisioning(state: Instance) -> Step:
     if not state.create_intended:
-        return RecordIntent()
+        return RecordIntent() if state.activation.operational else Wait(until=None)
     if not state.provider_instance_id:
         return CreateServer(server_name=state.server_name)
     if not state.server_started:

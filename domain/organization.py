@@ -9,10 +9,11 @@ import msgspec
 from msgspec.structs import replace
 
 from domain.decider import Claim, Decider, Rejected, Release
-from domain.ids import UserId
-from domain.values import MAX_NAME_LENGTH, slug_of
+from domain.ids import InvitationId, UserId
+from domain.roles import Role
+from domain.values import MAX_NAME_LENGTH, Digest, Sealed, slug_of
 
-Role = Literal["owner", "admin", "manager", "user"]
+Plan = Literal["free", "subscriber"]
 
 
 class CreateOrganization(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +34,82 @@ class RemoveMember(msgspec.Struct, frozen=True, kw_only=True):
     user_id: UserId
 
 
-OrganizationCommand = CreateOrganization | AddMember | RemoveMember
+class RenameOrganization(msgspec.Struct, frozen=True, kw_only=True):
+    """Empty fields stay as they are."""
+
+    name: str = ""
+    slug: str = ""
+
+
+class ChooseSidebarColor(msgspec.Struct, frozen=True, kw_only=True):
+    color: str
+
+
+class ChangeOrganizationPlan(msgspec.Struct, frozen=True, kw_only=True):
+    plan: Plan
+
+
+class DeleteOrganization(msgspec.Struct, frozen=True, kw_only=True):
+    """`live_instances`: how many the caller found; any forbids it."""
+
+    live_instances: int
+
+
+class ChangeMemberRole(msgspec.Struct, frozen=True, kw_only=True):
+    """`by` acts; None is the platform itself."""
+
+    by: UserId | None
+    user_id: UserId
+    role: Role
+
+
+class DismissMember(msgspec.Struct, frozen=True, kw_only=True):
+    """`by` removes another member."""
+
+    by: UserId
+    user_id: UserId
+
+
+class InviteMember(msgspec.Struct, frozen=True, kw_only=True):
+    """`member_id`: the member who already has this e-mail address, when there is one."""
+
+    by: UserId
+    invitation_id: InvitationId
+    email: Sealed
+    email_digest: Digest
+    role: Role
+    token_sha256: str
+    expires_at: datetime
+    member_id: UserId | None = None
+
+
+class RevokeInvitation(msgspec.Struct, frozen=True, kw_only=True):
+    by: UserId
+    invitation_id: InvitationId
+
+
+class AcceptInvitation(msgspec.Struct, frozen=True, kw_only=True):
+    """`email_digest`: of the accepting user's own address."""
+
+    invitation_id: InvitationId
+    user_id: UserId
+    email_digest: Digest
+
+
+OrganizationCommand = (
+    CreateOrganization
+    | RenameOrganization
+    | ChooseSidebarColor
+    | ChangeOrganizationPlan
+    | DeleteOrganization
+    | AddMember
+    | RemoveMember
+    | ChangeMemberRole
+    | DismissMember
+    | InviteMember
+    | RevokeInvitation
+    | AcceptInvitation
+)
 
 
 class OrganizationCreated(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,27 +126,103 @@ class MemberRemoved(msgspec.Struct, frozen=True, kw_only=True):
     user_id: UserId
 
 
-OrganizationEvent = OrganizationCreated | MemberAdded | MemberRemoved
+class OrganizationRenamed(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    slug: str
+
+
+class SidebarColorChosen(msgspec.Struct, frozen=True, kw_only=True):
+    color: str
+
+
+class OrganizationPlanChanged(msgspec.Struct, frozen=True, kw_only=True):
+    plan: Plan
+
+
+class OrganizationDeleted(msgspec.Struct, frozen=True):
+    """Every membership and invitation ends with it; its slug stays taken, so that nobody inherits its callers."""
+
+
+class MemberRoleChanged(msgspec.Struct, frozen=True, kw_only=True):
+    user_id: UserId
+    role: Role
+
+
+class MemberInvited(msgspec.Struct, frozen=True, kw_only=True):
+    """The address is sealed under the invitation's own id as its person, for who is invited may be no user yet."""
+
+    invitation_id: InvitationId
+    email: Sealed
+    email_digest: Digest
+    role: Role
+    token_sha256: str
+    expires_at: datetime
+    invited_by: UserId
+
+
+class InvitationRevoked(msgspec.Struct, frozen=True, kw_only=True):
+    invitation_id: InvitationId
+
+
+class InvitationAccepted(msgspec.Struct, frozen=True, kw_only=True):
+    """Followed by MemberAdded, or by MemberRoleChanged when the user had come in by another way meanwhile."""
+
+    invitation_id: InvitationId
+    user_id: UserId
+
+
+OrganizationEvent = (
+    OrganizationCreated
+    | OrganizationRenamed
+    | SidebarColorChosen
+    | OrganizationPlanChanged
+    | OrganizationDeleted
+    | MemberAdded
+    | MemberRoleChanged
+    | MemberRemoved
+    | MemberInvited
+    | InvitationRevoked
+    | InvitationAccepted
+)
 
 
 class Organization(msgspec.Struct, frozen=True, kw_only=True):
+    """`invitations`: the pending ones, expired ones included."""
+
     name: str = ""
     slug: str = ""
+    sidebar_color: str = ""
+    plan: Plan = "free"
+    deleted: bool = False
     members: dict[UserId, Role] = {}
+    invitations: dict[InvitationId, MemberInvited] = {}
 
     @property
     def exists(self) -> bool:
-        return bool(self.slug)
+        return bool(self.slug) and not self.deleted
 
 
 def evolve(state: Organization, event: OrganizationEvent, _at: datetime) -> Organization:
     match event:
         case OrganizationCreated():
             return replace(state, name=event.name, slug=event.slug)
-        case MemberAdded():
+        case OrganizationRenamed():
+            return replace(state, name=event.name, slug=event.slug)
+        case SidebarColorChosen():
+            return replace(state, sidebar_color=event.color)
+        case OrganizationPlanChanged():
+            return replace(state, plan=event.plan)
+        case OrganizationDeleted():
+            return replace(state, deleted=True, members={}, invitations={})
+        case MemberAdded() | MemberRoleChanged():
             return replace(state, members={**state.members, event.user_id: event.role})
         case MemberRemoved():
             return replace(state, members={u: r for u, r in state.members.items() if u != event.user_id})
+        case MemberInvited():
+            return replace(state, invitations={**state.invitations, event.invitation_id: event})
+        case InvitationRevoked() | InvitationAccepted():
+            left = {i: invited for i, invited in state.invitations.items() if i != event.invitation_id}
+            return replace(state, invitations=left)
         case _:
             assert_never(event)
 
@@ -85,6 +237,18 @@ def decide(state: Organization, command: OrganizationCommand, _at: datetime) -> 
             return _add_member(state, command)
         case RemoveMember():
             return _remove_member(state, command)
+        case (
+            RenameOrganization()
+            | ChooseSidebarColor()
+            | ChangeOrganizationPlan()
+            | DeleteOrganization()
+            | ChangeMemberRole()
+            | DismissMember()
+            | InviteMember()
+            | RevokeInvitation()
+            | AcceptInvitation()
+        ):
+            raise NotImplementedError
         case _:
             assert_never(command)
 
@@ -131,7 +295,19 @@ def reservations(_state: Organization, event: OrganizationEvent) -> Sequence[Cla
 
 ORGANIZATION: Decider[OrganizationCommand, OrganizationEvent, Organization] = Decider(
     aggregate="organization",
-    events=(OrganizationCreated, MemberAdded, MemberRemoved),
+    events=(
+        OrganizationCreated,
+        OrganizationRenamed,
+        SidebarColorChosen,
+        OrganizationPlanChanged,
+        OrganizationDeleted,
+        MemberAdded,
+        MemberRoleChanged,
+        MemberRemoved,
+        MemberInvited,
+        InvitationRevoked,
+        InvitationAccepted,
+    ),
     initial=Organization(),
     state_type=Organization,
     evolve=evolve,

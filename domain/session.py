@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import assert_never
+from typing import ClassVar, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
 from domain.decider import Decider, Rejected
 from domain.ids import OrganizationId, UserId
+from domain.values import Sealed
 
 
 class OpenSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +17,8 @@ class OpenSession(msgspec.Struct, frozen=True, kw_only=True):
     organization_id: OrganizationId | None
     token_sha256: str
     expires_at: datetime
+    ip: Sealed
+    user_agent: Sealed
 
 
 class SwitchWorkspace(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,10 +33,16 @@ SessionCommand = OpenSession | SwitchWorkspace | RevokeSession
 
 
 class SessionOpened(msgspec.Struct, frozen=True, kw_only=True):
+    """`ip` and `user_agent` are the user's personal data, sealed; empty where nothing was known."""
+
+    SCHEMA: ClassVar[int] = 2
+
     user_id: UserId
     organization_id: OrganizationId | None
     token_sha256: str
     expires_at: datetime
+    ip: Sealed
+    user_agent: Sealed
 
 
 class WorkspaceSwitched(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from domain.decider import Claim, Decider, Rejected
+from domain.organization import Plan
 from domain.values import Digest, Sealed
 
 PlatformRole = Literal["admin", "user"]
@@ -29,7 +30,43 @@ class RecordPasswordSet(msgspec.Struct, frozen=True):
     """The vault holds a new password hash."""
 
 
-UserCommand = CreateUser | RecordPasswordSet
+class UpdateProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """All fields, as they shall be."""
+
+    username: Sealed
+    username_digest: Digest
+    email: Sealed
+    email_digest: Digest
+    first_name: Sealed
+    last_name: Sealed
+
+
+class ChangePlatformRole(msgspec.Struct, frozen=True, kw_only=True):
+    role: PlatformRole
+
+
+class ChangeAccountPlan(msgspec.Struct, frozen=True, kw_only=True):
+    plan: Plan
+
+
+class RequestPasswordReset(msgspec.Struct, frozen=True, kw_only=True):
+    token_sha256: str
+    expires_at: datetime
+
+
+class ForgetUser(msgspec.Struct, frozen=True):
+    """The person's data shall become unreadable, everywhere and for ever."""
+
+
+UserCommand = (
+    CreateUser
+    | RecordPasswordSet
+    | UpdateProfile
+    | ChangePlatformRole
+    | ChangeAccountPlan
+    | RequestPasswordReset
+    | ForgetUser
+)
 
 
 class UserCreated(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,24 +80,83 @@ class UserCreated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PasswordSet(msgspec.Struct, frozen=True):
-    pass
+    """A reset that was under way is over."""
 
 
-UserEvent = UserCreated | PasswordSet
+class ProfileUpdated(msgspec.Struct, frozen=True, kw_only=True):
+    username: Sealed
+    username_digest: Digest
+    email: Sealed
+    email_digest: Digest
+    first_name: Sealed
+    last_name: Sealed
+
+
+class PlatformRoleChanged(msgspec.Struct, frozen=True, kw_only=True):
+    role: PlatformRole
+
+
+class AccountPlanChanged(msgspec.Struct, frozen=True, kw_only=True):
+    plan: Plan
+
+
+class PasswordResetRequested(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest one counts; its token works once."""
+
+    token_sha256: str
+    expires_at: datetime
+
+
+class UserForgotten(msgspec.Struct, frozen=True):
+    """The names are free again; a reaction destroys the person's key, password, sessions and keys."""
+
+
+UserEvent = (
+    UserCreated
+    | PasswordSet
+    | ProfileUpdated
+    | PlatformRoleChanged
+    | AccountPlanChanged
+    | PasswordResetRequested
+    | UserForgotten
+)
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
+    """`exists` stays true once forgotten: such an id never begins anew."""
+
     exists: bool = False
+    forgotten: bool = False
     role: PlatformRole = "user"
+    plan: Plan = "free"
     has_password: bool = False
+    username_digest: Digest = Digest("")
+    email_digest: Digest = Digest("")
+    reset: PasswordResetRequested | None = None
 
 
 def evolve(state: User, event: UserEvent, _at: datetime) -> User:
     match event:
         case UserCreated():
-            return replace(state, exists=True, role=event.role)
+            return replace(
+                state,
+                exists=True,
+                role=event.role,
+                username_digest=event.username_digest,
+                email_digest=event.email_digest,
+            )
         case PasswordSet():
-            return replace(state, has_password=True)
+            return replace(state, has_password=True, reset=None)
+        case ProfileUpdated():
+            return replace(state, username_digest=event.username_digest, email_digest=event.email_digest)
+        case PlatformRoleChanged():
+            return replace(state, role=event.role)
+        case AccountPlanChanged():
+            return replace(state, plan=event.plan)
+        case PasswordResetRequested():
+            return replace(state, reset=event)
+        case UserForgotten():
+            return User(exists=True, forgotten=True)
         case _:
             assert_never(event)
 
@@ -75,6 +171,8 @@ def decide(state: User, command: UserCommand, _at: datetime) -> Sequence[UserEve
             if not state.exists:
                 raise Rejected("user_not_found", "There is no user with this id.")
             return [PasswordSet()]
+        case UpdateProfile() | ChangePlatformRole() | ChangeAccountPlan() | RequestPasswordReset() | ForgetUser():
+            raise NotImplementedError
         case _:
             assert_never(command)
 
@@ -88,7 +186,15 @@ def reservations(_state: User, event: UserEvent) -> Sequence[Claim]:
 
 USER: Decider[UserCommand, UserEvent, User] = Decider(
     aggregate="user",
-    events=(UserCreated, PasswordSet),
+    events=(
+        UserCreated,
+        PasswordSet,
+        ProfileUpdated,
+        PlatformRoleChanged,
+        AccountPlanChanged,
+        PasswordResetRequested,
+        UserForgotten,
+    ),
     initial=User(),
     state_type=User,
     evolve=evolve,

@@ -46,5 +46,6 @@ async def _request_instances(request: DeploymentRequested, trigger: Trigger, doo
             vram_per_gpu_gb=request.vram_per_gpu_gb,
             price_eur_micros_per_hour=request.price_eur_micros_per_hour,
             startup_timeout_s=request.startup_timeout_s,
+            activated=request.activated,
         )
         await doors.dispatch(INSTANCE, trigger.organization, instance_id, command, context)

@@ -238,6 +238,7 @@ class Dispatcher:
             at=stamp.at,
             previous=previous,
             data=data,
+            origin=stamp.context.origin,
         )
         return envelope.event_id, encode_envelope(envelope)
 

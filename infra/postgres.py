@@ -22,7 +22,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from infra.positions import Positions
 from projections import checkpoint
-from projections.projection import Connection, NotYetVisibleError, Projection
+from projections.projection import Connection, NotYetVisibleError, Projection, Scope
 from projections.registry import PROJECTIONS
 
 Pool = AsyncConnectionPool[Connection]
@@ -228,7 +228,12 @@ class ReadModels:
         await self._pool.close()
 
     @contextlib.asynccontextmanager
-    async def __call__(self, *projections: str, position: int = 0) -> AsyncIterator[Connection]:
+    async def __call__(
+        self,
+        *projections: str,
+        position: int = 0,
+        scope: Scope | None = None,  # noqa: ARG002 - for row security
+    ) -> AsyncIterator[Connection]:
         """See the port. A projection of another stream than EVENTS is not waited for: it has other positions.
 
         Raises:

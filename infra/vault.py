@@ -10,7 +10,7 @@ person again.
 
 import hmac
 import os
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b32encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
@@ -50,6 +50,17 @@ class WorkerTokens:
             return None
         genuine = self.bootstrap_token(instance_id, int(attempt))
         return int(attempt) if hmac.compare_digest(genuine.encode(), token.encode()) else None
+
+
+class OneTimeTokens:
+    """Tokens of mails: derived, so that nothing of them is stored but their hash in the event they belong to."""
+
+    def __init__(self, master_key: MasterKey) -> None:
+        self._master_key = master_key
+
+    def token(self, kind: str, subject: str) -> str:
+        """See web/services.py: 160 bits in 32 letters and digits."""
+        return b32encode(self._master_key.mac("one_time", kind, subject)[:20]).decode().lower()
 
 
 class Vault:

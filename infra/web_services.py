@@ -20,7 +20,7 @@ from infra.postgres import ReadModels
 from infra.projecting import UsageSource
 from infra.replay.behind import require_whole_log
 from infra.telemetry_stream import TelemetryStream
-from infra.vault import Vault, WorkerTokens
+from infra.vault import OneTimeTokens, Vault, WorkerTokens
 from infra.vault_tables import create_vault, vault_pool
 from web.services import Services, Settings
 from web.version import build
@@ -61,6 +61,7 @@ async def web_services(environment: Environment, stack: AsyncExitStack) -> Servi
         vault=vault,
         passwords=passwords,
         worker_tokens=WorkerTokens(key),
+        one_time_tokens=OneTimeTokens(key),
         idempotency=PostgresIdempotency(pool, key),
         telemetry=TelemetryStream(writer),
         parking=Parking(writer, utc_now),

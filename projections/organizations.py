@@ -8,7 +8,8 @@ import msgspec
 from msgspec.structs import replace
 
 from domain.ids import OrganizationId, UserId
-from domain.organization import MemberAdded, MemberRemoved, OrganizationCreated, OrganizationEvent, Role
+from domain.organization import MemberAdded, MemberRemoved, OrganizationCreated, OrganizationEvent
+from domain.roles import Role
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, find_all, find_one
 from projections.table import Table, known

@@ -87,6 +87,25 @@ class Projection:
         return tuple(_CREATED_TABLE.findall(self.tables))
 
 
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose rows a reader may see; Postgres' row security holds it to that, whatever its queries say.
+
+    Attributes:
+        organization: rows of this organisation; "": of none.
+        user: what is this user's own; "": nobody's.
+        everything: rows of all organisations. For sign-in, platform administrators, handlers and tools.
+    """
+
+    organization: str = ""
+    user: str = ""
+    everything: bool = False
+
+
+NOBODY = Scope()
+"""Sees what is public, and nothing else."""
+EVERYTHING = Scope(everything=True)
+
+
 class NotYetVisibleError(TimeoutError):
     """A read model did not reach the asked position within the bounded wait."""
 
@@ -94,8 +113,12 @@ class NotYetVisibleError(TimeoutError):
 class Read(Protocol):
     """The read side's door: a connection whose search path holds all living read models."""
 
-    def __call__(self, *projections: str, position: int = 0) -> AbstractAsyncContextManager[Connection]:
+    def __call__(
+        self, *projections: str, position: int = 0, scope: Scope | None = None
+    ) -> AbstractAsyncContextManager[Connection]:
         """Waits, bounded, until each named projection has reached `position` (of EVENTS), then lends a connection.
+
+        `scope` None: the reader's own, NOBODY unless it was bound to a caller.
 
         Raises:
             NotYetVisibleError: the wait ran out.

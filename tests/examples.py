@@ -4,18 +4,25 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from domain import (
+    access,
     api_key,
     deployment,
     instance_commands,
     instance_events,
     model,
+    offering,
     organization,
+    provider_credentials,
     reservation,
     session,
+    setting,
+    share,
     user,
 )
+from domain.activation import Flag
 from domain.catalogue import PROVIDERS
-from domain.ids import DeploymentId, InstanceId, OrganizationId, UserId, WorkerId
+from domain.ids import DeploymentId, InstanceId, InvitationId, ModelId, OrganizationId, UserId, WorkerId
+from domain.key_scope import KeyScope
 from domain.values import Digest, Sealed
 from tests.given import NOON
 
@@ -37,7 +44,13 @@ _WANTED: dict[str, Any] = {
     "startup_timeout_s": 300,
 }
 _HARDWARE: dict[str, Any] = {"gpu_count": 1, "vram_per_gpu_gb": 2, "price_eur_micros_per_hour": 0}
-_INSTANCE: dict[str, Any] = {"deployment_id": DEPLOYED, "ordinal": 1, **_WANTED, **_HARDWARE}
+_INSTANCE: dict[str, Any] = {
+    "deployment_id": DEPLOYED,
+    "ordinal": 1,
+    "activated": ("technical", "economic"),
+    **_WANTED,
+    **_HARDWARE,
+}
 _WORKER: dict[str, Any] = {
     "worker_id": WORKER,
     "token_sha256": "a" * 64,
@@ -75,29 +88,122 @@ _SESSION: dict[str, Any] = {
     "organization_id": ACME,
     "token_sha256": "c" * 64,
     "expires_at": NOON + timedelta(hours=12),
+    "ip": Sealed("sealed:ip"),
+    "user_agent": Sealed("sealed:user_agent"),
 }
-_KEY: dict[str, Any] = {"name": "ci", "owner": ALICE, "key_sha256": "e" * 64, "key_prefix": "sk-inv-12345"}
+_SCOPE = KeyScope(role="owner")
+_KEY: dict[str, Any] = {
+    "name": "ci",
+    "owner": ALICE,
+    "created_by": ALICE,
+    "key_sha256": "e" * 64,
+    "key_prefix": "sk-inv-12345",
+    "scope": _SCOPE,
+}
+_ROTATED: dict[str, Any] = {
+    "key_sha256": "f" * 64,
+    "key_prefix": "sk-inv-67890",
+    "previous_valid_until": NOON + timedelta(hours=1),
+}
+INVITATION = InvitationId("0192aaaa-0000-7000-8000-000000001071")
+_INVITED: dict[str, Any] = {
+    "invitation_id": INVITATION,
+    "email": Sealed("sealed:email"),
+    "email_digest": Digest("d3"),
+    "role": "user",
+    "token_sha256": "d" * 64,
+    "expires_at": NOON + timedelta(days=7),
+}
+_RESET: dict[str, Any] = {"token_sha256": "a" * 64, "expires_at": NOON + timedelta(hours=1)}
+GLOBEX = OrganizationId("0192aaaa-0000-7000-8000-0000000910be")
+OFFERED = offering.offering_id_of(ACME, "chat")
+_TERMS = offering.Terms(name="Chat", visibility="public", access_policy="request_required")
+_OFFERED: dict[str, Any] = {
+    "model_id": ModelId("0192aaaa-0000-7000-8000-00000000e0de"),
+    "model_code": "mock-echo-model",
+    "code": "chat",
+    "terms": _TERMS,
+}
+_SHARE_TERMS = share.ShareTerms(starts_at=NOON)
+_PAIR: dict[str, Any] = {"offering_id": OFFERED, "consumer": GLOBEX}
+_BOTH: tuple[Flag, ...] = ("technical", "economic")
+_DENIED: dict[str, Any] = {"action": "members.invite", "target": "/organizations/current/invitations", "unrecorded": 0}
+
+
+def key_to_issue(name: str = "ci", owner: UserId = ALICE, key_sha256: str = "e" * 64) -> api_key.IssueApiKey:
+    """A key without restrictions, for tests about something else."""
+    return api_key.IssueApiKey(
+        name=name,
+        owner=owner,
+        created_by=owner,
+        key_sha256=key_sha256,
+        key_prefix="sk-inv-12345",
+        scope=_SCOPE,
+        limit=_SCOPE,
+        activate=_BOTH,
+    )
+
 
 EVENT_EXAMPLES: tuple[object, ...] = (
     organization.OrganizationCreated(name="Acme", slug="acme"),
     organization.MemberAdded(user_id=ALICE, role="owner"),
     organization.MemberRemoved(user_id=ALICE),
-    api_key.ApiKeyIssued(**_KEY),
+    organization.OrganizationRenamed(name="Acme Two", slug="acme-two"),
+    organization.SidebarColorChosen(color="#2f6f4f"),
+    organization.OrganizationPlanChanged(plan="subscriber"),
+    organization.OrganizationDeleted(),
+    organization.MemberRoleChanged(user_id=ALICE, role="owner"),
+    organization.MemberInvited(invited_by=ALICE, **_INVITED),
+    organization.InvitationRevoked(invitation_id=INVITATION),
+    organization.InvitationAccepted(invitation_id=INVITATION, user_id=BOB),
+    api_key.ApiKeyIssued(activated=_BOTH, **_KEY),
     api_key.ApiKeyRenamed(name="ci two"),
+    api_key.ApiKeyScopeChanged(scope=_SCOPE),
+    api_key.ApiKeyRotated(**_ROTATED),
+    api_key.ApiKeyActivated(flag="technical"),
+    api_key.ApiKeyDeactivated(flag="economic"),
     api_key.ApiKeyRevoked(),
+    access.AttemptDenied(code="insufficient_permissions", **_DENIED),
+    access.AuditLogExported(format="csv", filters={"type": "MemberAdded"}),
     user.UserCreated(**_PERSON),
     user.PasswordSet(),
+    user.ProfileUpdated(**{k: v for k, v in _PERSON.items() if k != "role"}),
+    user.PlatformRoleChanged(role="admin"),
+    user.AccountPlanChanged(plan="subscriber"),
+    user.PasswordResetRequested(**_RESET),
+    user.UserForgotten(),
+    offering.OfferingPublished(activated=_BOTH, **_OFFERED),
+    offering.OfferingRevised(terms=_TERMS),
+    offering.OfferingWithdrawn(),
+    offering.OfferingActivated(flag="technical"),
+    offering.OfferingDeactivated(flag="economic"),
+    share.AccessRequested(**_PAIR),
+    share.AccessRefused(),
+    share.OfferingShared(terms=_SHARE_TERMS, activated=_BOTH, **_PAIR),
+    share.TrialStarted(terms=_SHARE_TERMS, **_PAIR),
+    share.ShareTermsChanged(terms=_SHARE_TERMS),
+    share.SharePaused(),
+    share.ShareResumed(),
+    share.ShareRevoked(),
+    share.ShareActivated(flag="technical"),
+    share.ShareDeactivated(flag="economic"),
+    setting.SettingSet(key="WORKER_HEALTH_PORT", value=8080, provider="local"),
+    setting.SettingUnset(key="WORKER_HEALTH_PORT", provider="local"),
+    provider_credentials.ProviderCredentialsSet(provider="scaleway", names=("project_id", "secret_key")),
+    provider_credentials.ProviderCredentialsRemoved(provider="scaleway"),
     session.SessionOpened(**_SESSION),
     session.WorkspaceSwitched(organization_id=None),
     session.SessionRevoked(),
     model.ModelListed(**_MODEL),
     model.ModelDelisted(),
-    deployment.DeploymentRequested(instances=2, **_WANTED, **_HARDWARE),
+    deployment.DeploymentRequested(instances=2, activated=_BOTH, **_WANTED, **_HARDWARE),
     deployment.DeploymentRefused(code="INVALID_MODEL", message="Model x is not in the catalogue."),
     deployment.DeploymentStopped(),
     reservation.NameReserved(holder=f"organization/{ACME}"),
     reservation.NameReleased(),
     instance_events.InstanceRequested(**_INSTANCE),
+    instance_events.InstanceActivated(flag="technical"),
+    instance_events.InstanceDeactivated(flag="economic"),
     instance_events.ServerCreateIntended(attempt=1, server_name="inventiv-worker-1-1"),
     instance_events.ServerCreated(attempt=1, provider_instance_id="srv-1"),
     instance_events.ServerCreateFailed(attempt=1, code="PROVIDER_CREATE_FAILED", message="The provider said no."),
@@ -136,11 +242,50 @@ COMMAND_EXAMPLES: tuple[object, ...] = (
     organization.CreateOrganization(name="Acme", owner=ALICE, fallback_slug="org-0192aaaa"),
     organization.AddMember(user_id=BOB, role="user"),
     organization.RemoveMember(user_id=BOB),
-    api_key.IssueApiKey(**_KEY),
+    organization.RenameOrganization(name="Acme Two", slug="acme-two"),
+    organization.ChooseSidebarColor(color="#2f6f4f"),
+    organization.ChangeOrganizationPlan(plan="subscriber"),
+    organization.DeleteOrganization(live_instances=0),
+    organization.ChangeMemberRole(by=ALICE, user_id=BOB, role="admin"),
+    organization.DismissMember(by=ALICE, user_id=BOB),
+    organization.InviteMember(by=ALICE, **_INVITED),
+    organization.RevokeInvitation(by=ALICE, invitation_id=INVITATION),
+    organization.AcceptInvitation(invitation_id=INVITATION, user_id=BOB, email_digest=Digest("d3")),
+    api_key.IssueApiKey(limit=_SCOPE, activate=_BOTH, **_KEY),
     api_key.RenameApiKey(name="ci two"),
+    api_key.ChangeApiKeyScope(scope=_SCOPE, limit=_SCOPE),
+    api_key.RotateApiKey(**_ROTATED),
+    api_key.ActivateApiKey(flag="technical"),
+    api_key.DeactivateApiKey(flag="economic"),
     api_key.RevokeApiKey(),
+    access.RecordDenied(code="insufficient_permissions", **_DENIED),
+    access.RecordExport(format="csv", filters={"type": "MemberAdded"}),
     user.CreateUser(**_PERSON),
     user.RecordPasswordSet(),
+    user.UpdateProfile(**{k: v for k, v in _PERSON.items() if k != "role"}),
+    user.ChangePlatformRole(role="admin"),
+    user.ChangeAccountPlan(plan="subscriber"),
+    user.RequestPasswordReset(**_RESET),
+    user.ForgetUser(),
+    offering.PublishOffering(activate=_BOTH, **_OFFERED),
+    offering.ReviseOffering(terms=_TERMS),
+    offering.WithdrawOffering(),
+    offering.ActivateOffering(flag="technical"),
+    offering.DeactivateOffering(flag="economic"),
+    share.RequestAccess(**_PAIR),
+    share.RefuseAccess(),
+    share.ShareOffering(provider=ACME, terms=_SHARE_TERMS, activate=_BOTH, **_PAIR),
+    share.StartTrial(provider=ACME, trial_days=14, **_PAIR),
+    share.ChangeShareTerms(terms=_SHARE_TERMS),
+    share.PauseShare(),
+    share.ResumeShare(),
+    share.RevokeShare(),
+    share.ActivateShare(flag="technical"),
+    share.DeactivateShare(flag="economic"),
+    setting.SetSetting(scope="provider", key="WORKER_HEALTH_PORT", value=8080),
+    setting.UnsetSetting(key="WORKER_HEALTH_PORT"),
+    provider_credentials.RecordCredentialsSet(provider="scaleway", names=("project_id", "secret_key")),
+    provider_credentials.RecordCredentialsRemoved(provider="scaleway"),
     session.OpenSession(**_SESSION),
     session.SwitchWorkspace(organization_id=None),
     session.RevokeSession(),
@@ -153,10 +298,13 @@ COMMAND_EXAMPLES: tuple[object, ...] = (
         model=model.ModelListed(**_MODEL),
         offer=_LOCAL.instance_types[0],
         offered_in_zone=True,
+        activate=_BOTH,
         **_WANTED,
     ),
     deployment.StopDeployment(),
     instance_commands.RequestInstance(**_INSTANCE),
+    instance_commands.ActivateInstance(flag="technical"),
+    instance_commands.DeactivateInstance(flag="economic"),
     instance_commands.IntendServerCreate(server_name="inventiv-worker-1-1"),
     instance_commands.RecordServerCreated(provider_instance_id="srv-1"),
     instance_commands.RecordServerCreateFailed(code="PROVIDER_CREATE_FAILED", message="The provider said no."),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from domain.access import ACCESS, AccessCommand
 from domain.aggregates import AGGREGATES
 from domain.api_key import API_KEY, ApiKeyCommand
 from domain.decider import Decider, Rejected
@@ -17,8 +18,12 @@ from domain.deployment import DEPLOYMENT, DeploymentCommand
 from domain.instance import INSTANCE
 from domain.instance_commands import InstanceCommand
 from domain.model import MODEL, ModelCommand
+from domain.offering import OFFERING, OfferingCommand
 from domain.organization import ORGANIZATION, OrganizationCommand
+from domain.provider_credentials import PROVIDER_CREDENTIALS, ProviderCredentialsCommand
 from domain.session import SESSION, SessionCommand
+from domain.setting import SETTING, SettingCommand
+from domain.share import SHARE, ShareCommand
 from domain.user import USER, UserCommand
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -26,12 +31,17 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 COMMANDS: dict[type[Any], Decider[Any, Any, Any]] = {
     command: decider
     for decider, commands in (
+        (ACCESS, AccessCommand),
         (API_KEY, ApiKeyCommand),
         (DEPLOYMENT, DeploymentCommand),
         (INSTANCE, InstanceCommand),
         (MODEL, ModelCommand),
+        (OFFERING, OfferingCommand),
         (ORGANIZATION, OrganizationCommand),
+        (PROVIDER_CREDENTIALS, ProviderCredentialsCommand),
         (SESSION, SessionCommand),
+        (SETTING, SettingCommand),
+        (SHARE, ShareCommand),
         (USER, UserCommand),
     )
     for command in commands.__args__

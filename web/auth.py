@@ -18,11 +18,13 @@ from fastapi import Depends, Request
 
 from domain.api_key import KEY_PREFIX, is_well_formed, key_hash
 from domain.ids import ApiKeyId, OrganizationId, SessionId, UserId
-from domain.organization import Role
+from domain.network import client_address
 from domain.permissions import Action, is_allowed
+from domain.roles import Role
 from domain.user import PlatformRole
 from projections.api_keys import find_api_key_by_hash
 from projections.organizations import find_role
+from projections.projection import Scope
 from projections.sessions import find_session
 from projections.users import find_user
 from web.errors import ApiError
@@ -64,6 +66,16 @@ class Caller:
     def actor(self) -> str:
         return f"key:{self.api_key_id}" if self.api_key_id else f"user:{self.user_id}"
 
+    @property
+    def origin(self) -> str:
+        """See domain.message.Envelope."""
+        return f"key:{self.api_key_id}" if self.api_key_id else f"session:{self.session_id}"
+
+    @property
+    def scope(self) -> Scope:
+        """What the caller's queries may see."""
+        return Scope(organization=self.organization_id or "", user=self.user_id)
+
 
 @dataclass(frozen=True)
 class Member:
@@ -79,6 +91,13 @@ class Member:
 
     def may(self, action: Action) -> bool:
         return is_allowed(self.role, action)
+
+
+def address_of(request: Request) -> str:
+    """The client's address, as our own proxies tell it."""
+    peer = request.client.host if request.client else ""
+    trusted = services_of(request).settings.trusted_proxies
+    return client_address(peer, request.headers.getlist("x-forwarded-for"), trusted)
 
 
 def services_of(request: Request) -> Services:

@@ -38,6 +38,7 @@ STATUS_OF: Mapping[str, int] = {
     "token_already_exists": 409,
     "instance_gone": 410,
     "session_invalid_or_expired": 401,
+    "activation_not_allowed": 403,
 }
 """Codes of the domain whose status is not 400."""
 

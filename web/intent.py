@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 
 from domain.decider import Decider
 from domain.message import Context, subject_of
-from web.auth import services_of
+from web.auth import Caller, services_of
 from web.draw import Draw
 from web.services import Services
 
@@ -60,7 +60,7 @@ class Intent:
         if self.draw.resumed:
             position = await self._earlier(subject_of(organization, decider.aggregate, aggregate_id), correlation)
         if position is None:
-            context = Context(actor=actor, correlation="" if is_news else correlation)
+            context = Context(actor=actor, correlation="" if is_news else correlation, origin=origin_of(self.request))
             receipt = await self.services.dispatch(decider, organization, aggregate_id, command, context)
             position = receipt.position
         self.request.state.position = max(self.position, position)
@@ -71,6 +71,12 @@ class Intent:
         history = await self.services.log.read(subject)
         own = [recorded.position for recorded in history if recorded.envelope.correlation == correlation]
         return max(own, default=None)
+
+
+def origin_of(request: Request) -> str:
+    """By which door the caller came, for the envelopes of what it asks for; "" for one without a credential."""
+    caller: Caller | None = getattr(request.state, "caller", None)
+    return caller.origin if caller else ""
 
 
 def fresh_draw(services: Services) -> Draw:

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from domain.message import Recorded
+from domain.network import Network
 from domain.ports import Clock, Dispatch, Load
 from domain.seal import SealKey, StoredSeal
 from domain.telemetry import WorkerSeen
@@ -40,6 +41,14 @@ class Passwords(Protocol):
 class WorkerTokens(Protocol):
     def bootstrap_attempt(self, instance_id: str, token: str) -> int | None:
         """The attempt that the bootstrap token belongs to; None when it is not this instance's."""
+        ...
+
+
+class OneTimeTokens(Protocol):
+    """Tokens that a mail carries. Derived from the vault's master key: a handler that sends the mail derives it again."""
+
+    def token(self, kind: str, subject: str) -> str:
+        """32 letters and digits; the same for the same `kind` ("invitation", "password_reset") and `subject`."""
         ...
 
 
@@ -184,6 +193,10 @@ class Settings:
     drain_deadline_s: int = 300
     version: str = "0"
     build_time: str = ""
+    trusted_proxies: tuple[Network, ...] = ()
+    min_password_length: int = 15
+    console_url: str = ""
+    """Where mails point to; empty: the API's own address."""
     expected_agent_sha256: str = ""
     """Empty: any agent build may report."""
 
@@ -205,6 +218,7 @@ class Services:
     vault: Vault
     passwords: Passwords
     worker_tokens: WorkerTokens
+    one_time_tokens: OneTimeTokens
     idempotency: Idempotency
     telemetry: Telemetry
     parking: Parking

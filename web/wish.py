@@ -6,6 +6,7 @@ that every refusal is an event with SPEC's code.
 
 import msgspec
 
+from domain.activation import Flag
 from domain.catalogue import PROVIDERS, Provider, find_provider
 from domain.deployment import SIMULATED_MODEL, Engine, RequestDeployment
 from domain.ids import derived_id
@@ -62,7 +63,14 @@ def engine_of(engine: Engine | None, *, model_code: str, provider: str) -> Engin
 
 
 def request_of(
-    *, model_code: str, model: ModelListed | None, place: Place, instances: int, engine: Engine, startup_timeout_s: int
+    *,
+    model_code: str,
+    model: ModelListed | None,
+    place: Place,
+    instances: int,
+    engine: Engine,
+    startup_timeout_s: int,
+    activate: tuple[Flag, ...],
 ) -> RequestDeployment:
     """The command, with what the catalogue says about each name in it."""
     provider = find_provider(place.provider)
@@ -80,4 +88,5 @@ def request_of(
         model=model,
         offer=provider.instance_type(place.instance_type) if provider else None,
         offered_in_zone=zone is not None and place.instance_type in zone.instance_types,
+        activate=activate,
     )

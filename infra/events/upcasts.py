@@ -12,7 +12,27 @@ from typing import Any
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
 Upcasts = Mapping[tuple[str, int], Upcast]
 
-UPCASTS: Upcasts = {}
+
+def _activated(data: dict[str, Any]) -> dict[str, Any]:
+    """Before double activation everything worked at once."""
+    return {**data, "activated": ["technical", "economic"]}
+
+
+def _scoped(data: dict[str, Any]) -> dict[str, Any]:
+    """Before scopes a key might do all that its owner might."""
+    return {**_activated(data), "created_by": data["owner"], "scope": {"role": "owner"}}
+
+
+def _without_origin(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "ip": "", "user_agent": ""}
+
+
+UPCASTS: Upcasts = {
+    ("ApiKeyIssued", 1): _scoped,
+    ("DeploymentRequested", 1): _activated,
+    ("InstanceRequested", 1): _activated,
+    ("SessionOpened", 1): _without_origin,
+}
 """(event type, stored schema) -> function to schema + 1."""
 
 

@@ -26,8 +26,8 @@ import structlog
 from nats.aio.client import Client
 
 from domain.aggregates import AGGREGATES
-from domain.api_key import API_KEY, IssueApiKey, RenameApiKey
-from domain.ids import OrganizationId, UserId
+from domain.api_key import API_KEY, RenameApiKey
+from domain.ids import OrganizationId
 from domain.message import Context
 from infra.embedded.nats import EmbeddedNats
 from infra.embedded.postgres import EmbeddedPostgres
@@ -36,6 +36,7 @@ from infra.events.jetstream import JetStreamLog
 from infra.events.streams import EVENTS, ensure_streams
 from tests.chaos.acting_worker import NAME, TABLE, Mode
 from tests.conftest import some_port, started
+from tests.examples import key_to_issue
 from tests.infra.reacting_doors import doors_on
 
 ROOT = Path(__file__).parents[2]
@@ -205,7 +206,7 @@ class _House:
         await self.start_worker()
 
     async def change(self, keys: Sequence[str], number: int) -> None:
-        issue = IssueApiKey(name="0", owner=UserId("alice"), key_sha256="a", key_prefix="b")
+        issue = key_to_issue("0")
         command = RenameApiKey(name=str(number)) if number else issue
         await asyncio.gather(*(self._dispatch(API_KEY, ACME, key, command, ALICE) for key in keys))
 

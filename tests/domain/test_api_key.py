@@ -8,18 +8,17 @@ from domain.api_key import (
     ApiKeyIssued,
     ApiKeyRenamed,
     ApiKeyRevoked,
-    IssueApiKey,
     RenameApiKey,
     RevokeApiKey,
     is_well_formed,
     key_from,
     key_hash,
 )
-from tests.examples import ALICE
+from tests.examples import example, key_to_issue
 from tests.given import given
 
-ISSUE = IssueApiKey(name="ci", owner=ALICE, key_sha256="e" * 64, key_prefix="sk-inv-12345")
-ISSUED = ApiKeyIssued(name="ci", owner=ALICE, key_sha256="e" * 64, key_prefix="sk-inv-12345")
+ISSUE = key_to_issue()
+ISSUED = example(ApiKeyIssued)
 
 
 def test_a_key_is_issued_once() -> None:

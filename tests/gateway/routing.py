@@ -19,7 +19,7 @@ from domain.message import Envelope, payload_hash, subject_of
 from infra.events.port import Append, EventLog
 from projections.projection import Entry
 from projections.routing_table import RoutingTable
-from tests.examples import ACME, ALICE, example
+from tests.examples import ACME, example
 from tests.given import EVENTS, NOON
 
 MODEL = "mock-echo-model"
@@ -44,7 +44,7 @@ def routing(*told: Iterable[Said]) -> RoutingTable:
 
 
 def key(clear: str = CLEAR_KEY, *, organization: str = ACME, key_id: str = "k1") -> list[Said]:
-    issued = ApiKeyIssued(name="first", owner=ALICE, key_sha256=key_hash(clear), key_prefix=clear[:12])
+    issued = replace(example(ApiKeyIssued), key_sha256=key_hash(clear), key_prefix=clear[:12])
     return [(organization, key_id, issued)]
 
 

@@ -34,6 +34,7 @@ def wanted(*, provider_known: bool = True) -> RequestDeployment:
         zone="local",
         instance_type="mock-local-instance",
         startup_timeout_s=300,
+        activate=("technical", "economic"),
         provider_known=provider_known,
         zone_known=True,
         model=ModelListed(

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from domain.api_key import API_KEY, IssueApiKey, RenameApiKey, RevokeApiKey
-from domain.ids import UserId
+from domain.api_key import API_KEY, RenameApiKey, RevokeApiKey
 from domain.message import subject_of
 from handlers.outcome import Done, Outcome, RetryAfter
 from handlers.ports import Doors, Effect, Happened, Trigger
+from tests.examples import key_to_issue
 from tests.handlers.world import Fault, Killed, When, World
 
 KEY = "key-1"
 COMMANDS = (
-    IssueApiKey(name="first", owner=UserId("alice"), key_sha256="a", key_prefix="b"),
+    key_to_issue("first"),
     RenameApiKey(name="second"),
     RenameApiKey(name="third"),
     RevokeApiKey(),

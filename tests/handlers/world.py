@@ -324,6 +324,7 @@ def instance_wanted(*, provider: str = "local", engine: str = "simulated") -> Re
         vram_per_gpu_gb=2,
         price_eur_micros_per_hour=0,
         startup_timeout_s=300,
+        activated=("technical", "economic"),
     )
 
 

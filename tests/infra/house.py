@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from nats.aio.client import Client
 
 from domain.aggregates import AGGREGATES
-from domain.api_key import API_KEY, IssueApiKey, RenameApiKey
-from domain.ids import OrganizationId, UserId
+from domain.api_key import API_KEY, RenameApiKey
+from domain.ids import OrganizationId
 from domain.message import Context
 from handlers.outcome import Done, Outcome
 from handlers.ports import Doors, Trigger
@@ -19,6 +19,7 @@ from infra.events.timers import Timers
 from infra.gate import Gate
 from infra.parking import Parking
 from infra.reacting import Reactor, Stores, keep_duty, run_reactions
+from tests.examples import key_to_issue
 from tests.infra.reacting_doors import doors_on
 
 ACME = OrganizationId("acme")
@@ -49,7 +50,7 @@ class House:
         self.stores = Stores(self.log, gate, self.parking, Timers(writer))
 
     async def change(self, key_id: str, name: str) -> None:
-        issue = IssueApiKey(name=name, owner=UserId("alice"), key_sha256="a", key_prefix="b")
+        issue = key_to_issue(name)
         await self.doors.dispatch(API_KEY, ACME, key_id, issue, ALICE)
         await self.doors.dispatch(API_KEY, ACME, key_id, RenameApiKey(name=name), ALICE)
 

@@ -12,7 +12,6 @@ import pytest
 from domain.aggregates import AGGREGATES
 from domain.api_key import API_KEY, ApiKey, ApiKeyEvent, ApiKeyRenamed, IssueApiKey, RenameApiKey, RevokeApiKey
 from domain.decider import Decider, Rejected
-from domain.ids import UserId
 from domain.message import Context, payload_hash, subject_of
 from domain.organization import ORGANIZATION, CreateOrganization, slug_digest
 from infra.dispatch import SNAPSHOT_EVERY, Dispatcher, fingerprint_of
@@ -21,7 +20,7 @@ from infra.events.memory import MemoryLog
 from infra.events.port import Append, Conflict, LogUnavailableError
 from infra.events.snapshots import Snapshot
 from projections.projection import LogDamagedError
-from tests.examples import ALICE, example
+from tests.examples import ALICE, example, key_to_issue
 
 CONTEXT = Context(actor="user:alice", correlation="c-1")
 _ids = count(1)
@@ -321,7 +320,5 @@ def test_aggregates_have_different_fingerprints() -> None:
 async def test_a_refusal_stores_nothing() -> None:
     log = MemoryLog()
     with pytest.raises(Rejected):
-        await dispatcher(log)(
-            API_KEY, "org", "k", IssueApiKey(name="", owner=UserId("u"), key_sha256="", key_prefix=""), CONTEXT
-        )
+        await dispatcher(log)(API_KEY, "org", "k", key_to_issue(""), CONTEXT)
     assert await log.head() == 0

@@ -1,7 +1,8 @@
 """Organisations, and who sees them."""
 
 from domain.ids import UserId
-from domain.organization import MemberAdded, MemberRemoved, OrganizationCreated, Role
+from domain.organization import MemberAdded, MemberRemoved, OrganizationCreated
+from domain.roles import Role
 from projections.organizations import ORGANIZATIONS, find_organization, find_role, list_members, list_organizations
 from tests.projections.grammar import Story, projected
 

@@ -38,6 +38,7 @@ REQUEST = RequestInstance(
     vram_per_gpu_gb=2,
     price_eur_micros_per_hour=2_500_000,
     startup_timeout_s=300,
+    activated=("technical", "economic"),
 )
 READY = (
     REQUEST,

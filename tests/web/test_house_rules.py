@@ -9,8 +9,8 @@ import structlog
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from domain.organization import Role
 from domain.permissions import PERMISSIONS, is_allowed
+from domain.roles import Role
 from tests.web.test_deployments import MODEL
 from tests.web.test_sign_in import refusal
 from tests.web.world import ADMIN_PASSWORD, World

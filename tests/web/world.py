@@ -22,7 +22,8 @@ from domain.aggregates import AGGREGATES
 from domain.decider import Decider
 from domain.ids import PLATFORM, InstanceId, OrganizationId, UserId, derived_id
 from domain.message import Context
-from domain.organization import ORGANIZATION, AddMember, CreateOrganization, Role
+from domain.organization import ORGANIZATION, AddMember, CreateOrganization
+from domain.roles import Role
 from domain.seal import SealKey, StoredSeal
 from domain.telemetry import WorkerSeen
 from domain.user import USER, CreateUser, RecordPasswordSet
@@ -37,7 +38,7 @@ from infra.master_key import read_master_key
 from infra.passwords import Passwords
 from infra.postgres import ReadModels, connect, ensure_schema
 from infra.projecting import Bystanders, EventSource, Projector
-from infra.vault import Vault, WorkerTokens
+from infra.vault import OneTimeTokens, Vault, WorkerTokens
 from infra.vault_tables import create_vault, vault_pool
 from projections.registry import PROJECTIONS
 from projections.usage import USAGE
@@ -230,6 +231,7 @@ async def a_world(postgres_url: str, folder: Path) -> AsyncIterator[World]:
             vault=vault,
             passwords=passwords,
             worker_tokens=WorkerTokens(master_key),
+            one_time_tokens=OneTimeTokens(master_key),
             idempotency=PostgresIdempotency(pool, master_key),
             telemetry=(telemetry := Telemetry()),
             parking=(parking := Parking()),

@@ -21,6 +21,8 @@ from domain.api_key import (
     key_hash,
 )
 from domain.ids import ApiKeyId
+from domain.key_scope import KeyScope
+from domain.permissions import granted_flags
 from projections.api_keys import ApiKeyView, Column, find_api_key, list_api_keys, search_api_keys
 from projections.projection import Connection
 from projections.usage import find_last_uses
@@ -102,7 +104,14 @@ async def create_key(body: KeyName, holder: KeyHolder, services: Served, intent:
     key_id = ApiKeyId(intent.draw.id("api_key"))
     secret = key_from(intent.draw.secret("api_key", SECRET_BYTES))
     command = IssueApiKey(
-        name=body.name, owner=holder.user_id, key_sha256=key_hash(secret), key_prefix=secret[:SHOWN_PREFIX_LENGTH]
+        name=body.name,
+        owner=holder.user_id,
+        created_by=holder.user_id,
+        key_sha256=key_hash(secret),
+        key_prefix=secret[:SHOWN_PREFIX_LENGTH],
+        scope=KeyScope(role=holder.role),
+        limit=KeyScope(role=holder.role),
+        activate=granted_flags(holder.role, None),
     )
     await intent.send(API_KEY, holder.organization_id, key_id, command, actor=holder.caller.actor)
     key = await _find(services, holder, key_id, intent.position)

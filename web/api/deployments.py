@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
+from domain.activation import Flag
 from domain.deployment import DEPLOYMENT, Engine, StopDeployment, instance_ids
 from domain.ids import PLATFORM, DeploymentId
 from domain.model import MODEL, ModelListed
+from domain.permissions import granted_flags
 from projections.deployments import DeploymentView, Status, find_deployment, list_deployments
 from projections.models import find_model, find_model_by_code
 from web.api.catalogue import provider_id
@@ -45,6 +47,9 @@ class NewDeployment(Body):
     instance_type: str = ""
     instance_type_id: str = ""
     startup_timeout_s: int | None = Field(default=None, ge=1, le=86_400)
+    activate: list[Flag] | None = Field(
+        default=None, description="Flags that the instances begin with; every one that the caller may set, if not said."
+    )
 
 
 class DeploymentAccepted(Reply):
@@ -109,6 +114,7 @@ async def deploy(
         instances=body.instances,
         engine=engine_of(body.engine, model_code=model_code, provider=place.provider),
         startup_timeout_s=body.startup_timeout_s or services.settings.startup_timeout_s,
+        activate=granted_flags(runner.role, body.activate),
     )
     await intent.send(DEPLOYMENT, runner.organization_id, deployment_id, command, actor=runner.caller.actor)
     state = (await services.load(DEPLOYMENT, runner.organization_id, deployment_id)).state

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from domain.ids import PLATFORM, OrganizationId
-from domain.organization import ORGANIZATION, CreateOrganization, Role
+from domain.organization import ORGANIZATION, CreateOrganization
+from domain.roles import Role
 from domain.session import SESSION, SwitchWorkspace
 from projections.organizations import OrganizationView, find_organization, list_organizations
 from projections.sessions import find_session

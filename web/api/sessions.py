@@ -7,8 +7,9 @@ from pydantic import Field
 
 from domain.decider import Rejected
 from domain.ids import PLATFORM, OrganizationId, SessionId
-from domain.organization import Role
+from domain.roles import Role
 from domain.session import SESSION, OpenSession, RevokeSession
+from domain.values import Sealed
 from projections.organizations import OrganizationView, find_organization, list_organizations
 from projections.sessions import find_session, list_sessions
 from projections.users import UserView, find_user, find_user_by_digest
@@ -68,6 +69,8 @@ async def login(body: Login, services: Served, intent: Intended, response: Respo
         organization_id=organization.id if organization else None,
         token_sha256=token_hash(jti),
         expires_at=expires_at,
+        ip=Sealed(""),
+        user_agent=Sealed(""),
     )
     position = await intent.send(SESSION, PLATFORM, session_id, command, actor=f"user:{user.id}")
     async with services.read("sessions", position=position):

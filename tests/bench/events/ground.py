@@ -18,12 +18,13 @@ from statistics import quantiles
 
 import msgspec
 import psycopg
+from msgspec.structs import replace
 from nats.aio.client import Client
 from uuid_utils import uuid7
 
 from domain.aggregates import AGGREGATES
 from domain.api_key import API_KEY, ApiKeyIssued, ApiKeyRenamed
-from domain.ids import ApiKeyId, EventId, OrganizationId, UserId
+from domain.ids import ApiKeyId, EventId, OrganizationId
 from domain.message import Context, Envelope, payload_hash, subject_of
 from infra.dispatch import Dispatcher
 from infra.embedded.nats import EmbeddedNats
@@ -36,6 +37,7 @@ from infra.events.jetstream import JetStreamLog
 from infra.events.port import BATCH_MESSAGES_MAX, Append, EventLog
 from infra.events.snapshots import SnapshotStore
 from infra.events.streams import ensure_streams
+from tests.examples import example
 
 FIRST_PORT = 26_100
 """Below the range from which the kernel picks for outgoing connections; monitoring is 4,000 above."""
@@ -160,7 +162,7 @@ def _envelope(number: int, version: int, previous: str) -> tuple[str, bytes]:
     event: ApiKeyIssued | ApiKeyRenamed = ApiKeyRenamed(name=f"key {number} {version}")
     if version == 1:
         digest = f"{number:064x}"
-        event = ApiKeyIssued(name=f"key {number}", owner=UserId("u"), key_sha256=digest, key_prefix="sk-12345")
+        event = replace(example(ApiKeyIssued), name=f"key {number}", key_sha256=digest)
     event_id = EventId(str(uuid7()))
     envelope = Envelope(
         event_id=event_id,
