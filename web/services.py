@@ -45,7 +45,7 @@ class WorkerTokens(Protocol):
 
 
 class OneTimeTokens(Protocol):
-    """Tokens that a mail carries. Derived from the vault's master key: a handler that sends the mail derives it again."""
+    """Tokens that mails carry. Derived from the master key, so the handler that sends the mail derives it again."""
 
     def token(self, kind: str, subject: str) -> str:
         """32 letters and digits; the same for the same `kind` ("invitation", "password_reset") and `subject`."""
