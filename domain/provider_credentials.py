@@ -1,13 +1,32 @@
 """An organisation's credentials for a provider. The secrets lie in the vault; events say only that they changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import assert_never
 
 import msgspec
 
-from domain.decider import Decider
+from domain.decider import Decider, Rejected
 from domain.ids import OrganizationId, derived_id
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider's adapter needs to know of an account; `required` ones must be there for it to work."""
+
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset((*self.required, *self.optional))
+
+
+EXPECTED: Mapping[str, Expected] = {
+    "local": Expected(),
+    "scaleway": Expected(required=("project_id", "secret_key"), optional=("access_key", "organization_id")),
+    "ovh": Expected(required=("application_key", "application_secret", "consumer_key"), optional=("project_id",)),
+}
+"""By provider code (SPEC 1.7, 6.7). A provider without required ones is always configured."""
 
 
 class RecordCredentialsSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,11 +78,27 @@ def decide(
 ) -> Sequence[ProviderCredentialsEvent]:
     match command:
         case RecordCredentialsSet():
+            _require_expected(command)
             return [ProviderCredentialsSet(provider=command.provider, names=command.names)]
         case RecordCredentialsRemoved():
             return [ProviderCredentialsRemoved(provider=command.provider)] if state.names else []
         case _:
             assert_never(command)
+
+
+def _require_expected(command: RecordCredentialsSet) -> None:
+    expected = EXPECTED.get(command.provider)
+    if expected is None:
+        raise Rejected("provider_not_found", "There is no provider with this code.")
+    unknown = sorted(set(command.names) - expected.names)
+    if unknown:
+        raise Rejected("unknown_credential", f"{command.provider} has no credential called {unknown[0]}.")
+
+
+def missing_credentials(provider: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The required ones that are not among `names`."""
+    expected = EXPECTED.get(provider, Expected())
+    return tuple(name for name in expected.required if name not in names)
 
 
 PROVIDER_CREDENTIALS: Decider[ProviderCredentialsCommand, ProviderCredentialsEvent, ProviderCredentials] = Decider(

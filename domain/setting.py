@@ -12,33 +12,97 @@ from typing import Literal, assert_never
 import msgspec
 from msgspec.structs import replace
 
-from domain.decider import Decider
+from domain.decider import Decider, Rejected
 from domain.ids import OrganizationId, derived_id
 
-Value = int | bool | str
+Value = bool | int | str
 SettingScope = Literal["global", "provider"]
+Kind = Literal["int", "bool", "text"]
+MAX_TEXT_LENGTH = 200
 
 
 class SettingDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """`minimum` and `maximum` bound whole numbers, both included."""
+    """`minimum` and `maximum` bound whole numbers, both included; `choices`, when given, are all that a text may be."""
 
     key: str
     scope: SettingScope
-    kind: Literal["int", "bool", "text"]
+    kind: Kind
     default: Value
     description: str
     minimum: int = 0
     maximum: int = 0
+    choices: tuple[str, ...] = ()
+
+
+def _seconds(key: str, scope: SettingScope, minimum: int, default: int, words: str) -> SettingDefinition:
+    return SettingDefinition(
+        key=key, scope=scope, kind="int", default=default, description=words, minimum=minimum, maximum=86_400
+    )
+
+
+def _port(key: str, default: int, words: str) -> SettingDefinition:
+    return SettingDefinition(
+        key=key, scope="provider", kind="int", default=default, description=words, minimum=1, maximum=65_535
+    )
+
+
+_SERVER, _WORKER = "Seconds a plain server may take to start.", "Seconds a worker may take until its model is ready."
+DEFINITIONS: Mapping[str, SettingDefinition] = {
+    one.key: one
+    for one in (
+        _seconds("WORKER_INSTANCE_STARTUP_TIMEOUT_S", "provider", 30, 3600, _WORKER),
+        _seconds("INSTANCE_STARTUP_TIMEOUT_S", "provider", 30, 300, _SERVER),
+        _seconds("WORKER_SSH_BOOTSTRAP_TIMEOUT_S", "provider", 60, 900, "Seconds the installation by SSH may take."),
+        _port("WORKER_HEALTH_PORT", 8080, "Port of the agent on a worker."),
+        _port("WORKER_VLLM_PORT", 8000, "Port of the engine on a worker."),
+        SettingDefinition(
+            key="WORKER_DATA_VOLUME_GB_DEFAULT",
+            scope="provider",
+            kind="int",
+            default=200,
+            description="Size of a data volume, in GB, where the model does not say one.",
+            minimum=50,
+            maximum=5000,
+        ),
+        SettingDefinition(
+            key="WORKER_EXPOSE_PORTS",
+            scope="provider",
+            kind="bool",
+            default=True,
+            description="Whether the worker's ports are opened to the gateway.",
+        ),
+        SettingDefinition(
+            key="WORKER_VLLM_MODE",
+            scope="provider",
+            kind="text",
+            default="mono",
+            description="One engine over all GPUs (mono), or one for each (multi).",
+            choices=("mono", "multi"),
+        ),
+        SettingDefinition(
+            key="WORKER_VLLM_IMAGE",
+            scope="provider",
+            kind="text",
+            default="vllm/vllm-openai:latest",
+            description="Container image of the engine.",
+        ),
+        _seconds("OPENAI_WORKER_STALE_SECONDS", "global", 10, 120, "Seconds of silence until a worker is passed over."),
+    )
+}
+"""SPEC 9.1."""
 
 
 class SetSetting(msgspec.Struct, frozen=True, kw_only=True):
-    scope: SettingScope
+    """`provider` is empty for the platform's own settings."""
+
     key: str
     value: Value
+    provider: str = ""
 
 
 class UnsetSetting(msgspec.Struct, frozen=True, kw_only=True):
     key: str
+    provider: str = ""
 
 
 SettingCommand = SetSetting | UnsetSetting
@@ -79,7 +143,44 @@ def evolve(state: Settings, event: SettingEvent, _at: datetime) -> Settings:
 
 
 def decide(state: Settings, command: SettingCommand, _at: datetime) -> Sequence[SettingEvent]:
-    raise NotImplementedError
+    definition = _defined(command)
+    match command:
+        case SetSetting():
+            _require_fitting(definition, command.value)
+            same = command.key in state.values and state.values[command.key] == command.value
+            return [] if same else [SettingSet(key=command.key, value=command.value, provider=command.provider)]
+        case UnsetSetting():
+            known = command.key in state.values
+            return [SettingUnset(key=command.key, provider=command.provider)] if known else []
+        case _:
+            assert_never(command)
+
+
+def _defined(command: SettingCommand) -> SettingDefinition:
+    definition = DEFINITIONS.get(command.key)
+    if definition is None or (definition.scope == "provider") != bool(command.provider):
+        raise Rejected("unknown_setting", f"There is no such setting: {command.key[:MAX_TEXT_LENGTH]}.")
+    return definition
+
+
+def _require_fitting(definition: SettingDefinition, value: Value) -> None:
+    if type(value) is not {"int": int, "bool": bool, "text": str}[definition.kind]:  # True would pass for an int
+        raise Rejected("invalid_setting_type", f"{definition.key} is of type {definition.kind}.")
+    if isinstance(value, str) and not (0 < len(value) <= MAX_TEXT_LENGTH and value.isprintable()):
+        raise Rejected("setting_out_of_range", f"{definition.key} has 1 to {MAX_TEXT_LENGTH} printable characters.")
+    if definition.choices and value not in definition.choices:
+        raise Rejected("setting_out_of_range", f"{definition.key} is one of {', '.join(definition.choices)}.")
+    if definition.kind == "int" and not definition.minimum <= int(value) <= definition.maximum:
+        words = f"{definition.key} lies between {definition.minimum} and {definition.maximum}."
+        raise Rejected("setting_out_of_range", words)
+
+
+def resolved(key: str, *overrides: Mapping[str, Value], environment: Mapping[str, Value]) -> Value:
+    """The value that counts: the first override that has it (own ones first), then environment, then the default."""
+    for values in (*overrides, environment):
+        if key in values:
+            return values[key]
+    return DEFINITIONS[key].default
 
 
 SETTING: Decider[SettingCommand, SettingEvent, Settings] = Decider(

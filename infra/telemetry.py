@@ -5,7 +5,7 @@ import sys
 
 import structlog
 
-HIDDEN_KEYS = frozenset({"password", "token", "api_key", "authorization", "secret", "cookie"})
+from infra.redaction import hide_secrets
 
 
 def configure_logging(role: str, log_format: str = "text") -> None:
@@ -22,7 +22,7 @@ def configure_logging(role: str, log_format: str = "text") -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            _hide_secrets,
+            hide_secrets,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -40,7 +40,7 @@ def configure_command_logging() -> None:
             _only_warnings,
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
-            _hide_secrets,
+            hide_secrets,
             structlog.processors.LogfmtRenderer(key_order=["level", "event"]),
         ],
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
@@ -51,7 +51,3 @@ def _only_warnings(_logger: object, method: str, line: structlog.typing.EventDic
     if method in {"debug", "info"}:
         raise structlog.DropEvent
     return line
-
-
-def _hide_secrets(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    return {key: "[hidden]" if key in HIDDEN_KEYS else value for key, value in line.items()}

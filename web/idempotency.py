@@ -103,7 +103,8 @@ async def _principal(request: Request) -> str:
 async def _claim(request: Request, principal: str, key: str, body: bytes) -> Claimed | KeptReply | InFlight | KeyReused:
     """Requests are compared by a keyed digest: a body may hold a password that a plain hash would let anyone guess."""
     services = services_of(request)
-    canonical = f"{request.url.path}?{request.url.query} {sha256(body).hexdigest()}"
+    query = request.scope["query_string"].decode("latin-1")
+    canonical = f"{request.scope['path']}?{query} {sha256(body).hexdigest()}"
     digest = services.vault.digest("request", canonical).encode()
     return await services.idempotency.claim(principal, key, digest, services.clock())
 

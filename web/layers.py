@@ -11,12 +11,16 @@ from web.errors import error_reply
 
 MAX_BODY_BYTES = 1_048_576
 """No request of this API needs more; a worker's heartbeat with 64 GPUs is about 20 kB."""
+MAX_HEADER_BYTES = 16_384
+"""Names and values of all headers together; the cookie is below 2 kB."""
 
+HSTS = f"max-age={365 * 24 * 3600}; includeSubDomains"
 SAFE_HEADERS = {
     "cache-control": "no-store",
-    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; object-src 'none'; base-uri 'none'",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; object-src 'none'; base-uri 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
@@ -35,8 +39,11 @@ def hardened(app: ASGIApp) -> ASGIApp:
     async def layer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await app(scope, receive, send)
-        send = _with_headers(send)
+        send = _with_headers(send, secure=scope["app"].state.services.settings.cookie_secure)
         scope.setdefault("state", {})
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            message = f"The headers have at most {MAX_HEADER_BYTES} bytes together."
+            return await error_reply(431, "headers_too_large", message)(scope, receive, send)
         too_large = error_reply(413, "body_too_large", _BodyTooLargeError().detail)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > MAX_BODY_BYTES:
@@ -49,11 +56,14 @@ def hardened(app: ASGIApp) -> ASGIApp:
     return layer
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, *, secure: bool) -> Send:
+    """`secure`: browsers reach us by https, and shall never come by http again."""
+    added = {**SAFE_HEADERS, "strict-transport-security": HSTS} if secure else SAFE_HEADERS
+
     async def send_safely(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in SAFE_HEADERS.items():
+            for name, value in added.items():
                 headers.setdefault(name, value)
         await send(message)
 

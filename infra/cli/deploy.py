@@ -72,11 +72,13 @@ def deploy(
 def _wait_until_ready(api: Api, deployment_id: str, wanted: list[str], timeout_s: float) -> list[dict[str, Any]]:
     began = time.monotonic()
     told: dict[str, tuple[str, int]] = {}
+    told_missing: set[str] = set()
     while True:
         views = _instances_of(api, wanted)
         for view in views:
             _tell_news(view, told, time.monotonic() - began)
         _explain_failure(views)
+        _tell_missing_flags(views, told_missing)
         if all(view["status"] == "ready" for view in views):
             return views
         if time.monotonic() - began > timeout_s:
@@ -98,6 +100,16 @@ def _tell_news(view: dict[str, Any], told: dict[str, tuple[str, int]], after_s: 
     if told.get(view["id"]) != news:
         told[view["id"]] = news
         say(f"  {after_s:5.1f} s  {view['id']}  {news[0]} {news[1]} %")
+
+
+def _tell_missing_flags(views: list[dict[str, Any]], told: set[str]) -> None:
+    """What waits for a person says so once: nothing is rented before both flags are set."""
+    for view in views:
+        missing = view.get("activation", {}).get("missing", [])
+        if missing and view["id"] not in told:
+            told.add(view["id"])
+            cure = f"`inventiv instance activate {view['id']} {missing[0]}`"
+            say(f"  waits for the {' and the '.join(missing)} flag: {cure}")
 
 
 def _explain_failure(views: list[dict[str, Any]]) -> None:

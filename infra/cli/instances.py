@@ -1,4 +1,4 @@
-"""`inventiv instance ls|show|stop|archive`: the servers that run models."""
+"""`inventiv instance ls|show|stop|archive|activate|deactivate`: the servers that run models."""
 
 import time
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ _COLUMNS = {
     "progress": "PROGRESS",
     "ip_address": "ADDRESS",
     "age": "AGE",
+    "flags_missing": "WAITS FOR",
     "error_code": "ERROR",
 }
 _FIELDS = {
@@ -29,6 +30,7 @@ _FIELDS = {
     "engine": "Engine",
     "status": "Status",
     "progress": "Progress",
+    "flags_missing": "Flags missing",
     "provider": "Provider",
     "zone": "Zone",
     "instance_type": "Type",
@@ -47,12 +49,17 @@ _FIELDS = {
 InstanceId = Annotated[str, typer.Argument(help="The instance's id, from `inventiv instance ls`.")]
 
 
+FlagName = Annotated[str, typer.Argument(help="technical (owner, admin) or economic (owner, manager).")]
+
+
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="The servers that run models.", no_args_is_help=True)
     group.command("ls", help="List instances.")(list_instances)
     group.command("show", help="Show one instance.")(show_instance)
     group.command("stop", help="Finish running answers, then end the server.")(stop_instance)
     group.command("archive", help="Put a terminated instance away.")(archive_instance)
+    group.command("activate", help="Set a flag; nothing is rented or routed to before both are set.")(activate_instance)
+    group.command("deactivate", help="Clear a flag; the instance gets no more requests.")(deactivate_instance)
     app.add_typer(group, name="instance")
 
 
@@ -108,9 +115,31 @@ def archive_instance(instance_id: InstanceId, *, as_json: JsonFlag = False) -> N
         say(f"Instance {instance_id} is archived.")
 
 
+def activate_instance(instance_id: InstanceId, flag: FlagName, *, as_json: JsonFlag = False) -> None:
+    _change_flag(instance_id, flag, value=True, as_json=as_json)
+
+
+def deactivate_instance(instance_id: InstanceId, flag: FlagName, *, as_json: JsonFlag = False) -> None:
+    _change_flag(instance_id, flag, value=False, as_json=as_json)
+
+
+def _change_flag(instance_id: str, flag: str, *, value: bool, as_json: bool) -> None:
+    with calling() as api:
+        changed = api.put(f"/instances/{instance_id}/activation", {"flag": flag, "value": value})
+    missing = changed["activation"]["missing"]
+    if as_json:
+        print_json(changed)
+    elif missing:
+        say(f"Instance {instance_id} does not work before these are set, too: {', '.join(missing)}.")
+    else:
+        say(f"Instance {instance_id} has both flags.")
+
+
 def with_words(instance: dict[str, Any]) -> dict[str, Any]:
     """The instance with its progress and age as people read them."""
-    return {**instance, "progress": f"{instance['progress_percent']} %", "age": age(instance.get("created_at"))}
+    missing = ", ".join(instance.get("activation", {}).get("missing", []))
+    progress, since = f"{instance['progress_percent']} %", age(instance.get("created_at"))
+    return {**instance, "progress": progress, "age": since, "flags_missing": missing or "-"}
 
 
 def _wait_until_ended(api: Api, instance: dict[str, Any], timeout_s: float) -> dict[str, Any]:

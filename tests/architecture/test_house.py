@@ -75,3 +75,10 @@ def test_only_one_file_reads_the_environment() -> None:
         if place.parts[0] in {"tests", "agent"} or place == Path("infra/environment.py"):
             continue
         assert not readers.search(path.read_text(encoding="utf-8")), place
+
+
+def test_nobody_reads_an_address_that_a_host_header_shaped() -> None:
+    """`request.url` is put together from the Host header, which the client writes; use `request.scope["path"]`."""
+    for path in python_files():
+        if path.relative_to(ROOT).parts[0] in {"web", "gateway"}:
+            assert not re.search(r"\brequest\.(url|base_url)\b", path.read_text(encoding="utf-8")), path

@@ -2,9 +2,15 @@
 
 from datetime import timedelta
 
+import pytest
+from msgspec.structs import replace
+
+from domain.activation import FLAGS, Flag
 from domain.instance import INSTANCE
 from domain.instance_events import (
     DrainStarted,
+    InstanceActivated,
+    InstanceDeactivated,
     InstanceStartupFailed,
     ReinstallRequested,
     ServerReinstalled,
@@ -40,6 +46,18 @@ def step(*history: object, after_s: float = 0) -> Step:
 def test_the_intent_comes_before_the_server() -> None:
     assert step(REQUESTED) == RecordIntent()
     assert step(*PROVISIONING) == CreateServer("inventiv-worker-1-1")
+
+
+@pytest.mark.parametrize("flags", [(), ("technical",), ("economic",)])
+def test_nothing_is_rented_before_both_flags_are_set(flags: tuple[Flag, ...]) -> None:
+    waiting = replace(REQUESTED, activated=flags)
+    missing = [flag for flag in FLAGS if flag not in flags]
+    assert step(waiting) == Wait(until=None)
+    assert step(waiting, *(InstanceActivated(flag=flag) for flag in missing)) == RecordIntent()
+
+
+def test_a_flag_taken_away_later_stops_no_server() -> None:
+    assert step(*PROVISIONING, InstanceDeactivated(flag="economic")) == CreateServer("inventiv-worker-1-1")
 
 
 def test_a_created_server_is_started_and_then_looked_up() -> None:
