@@ -1,115 +1,44 @@
-"""An organisation: a tenant with members and roles. Its slug is unique on the platform; its last owner stays."""
+"""An organisation: a tenant with members, roles and invitations. Who may do what to whom stands in delegation.py.
 
+    invited ──> accepted | revoked | (expired: stays in the list, and is replaced when the address is invited again)
+
+Its slug is unique on the platform. The surprising rule: a slug that was ever its own stays its own, after a new one was
+chosen and after it was deleted, so that nobody inherits the callers of `old-slug/model`.
+"""
+
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Literal, assert_never
+from typing import assert_never
 
 import msgspec
 from msgspec.structs import replace
 
 from domain.decider import Claim, Decider, Rejected, Release
+from domain.delegation import require_dismissal, require_may_invite, require_role_change, require_stays_owned
 from domain.ids import InvitationId, UserId
-from domain.roles import Role
-from domain.values import MAX_NAME_LENGTH, Digest, Sealed, slug_of
-
-Plan = Literal["free", "subscriber"]
-
-
-class CreateOrganization(msgspec.Struct, frozen=True, kw_only=True):
-    """`slug` empty: made from the name; `fallback_slug` serves a name without letters or digits."""
-
-    name: str
-    owner: UserId
-    slug: str = ""
-    fallback_slug: str
-
-
-class AddMember(msgspec.Struct, frozen=True, kw_only=True):
-    user_id: UserId
-    role: Role
-
-
-class RemoveMember(msgspec.Struct, frozen=True, kw_only=True):
-    user_id: UserId
-
-
-class RenameOrganization(msgspec.Struct, frozen=True, kw_only=True):
-    """Empty fields stay as they are."""
-
-    name: str = ""
-    slug: str = ""
-
-
-class ChooseSidebarColor(msgspec.Struct, frozen=True, kw_only=True):
-    color: str
-
-
-class ChangeOrganizationPlan(msgspec.Struct, frozen=True, kw_only=True):
-    plan: Plan
-
-
-class DeleteOrganization(msgspec.Struct, frozen=True, kw_only=True):
-    """`live_instances`: how many the caller found; any forbids it."""
-
-    live_instances: int
-
-
-class ChangeMemberRole(msgspec.Struct, frozen=True, kw_only=True):
-    """`by` acts; None is the platform itself."""
-
-    by: UserId | None
-    user_id: UserId
-    role: Role
-
-
-class DismissMember(msgspec.Struct, frozen=True, kw_only=True):
-    """`by` removes another member."""
-
-    by: UserId
-    user_id: UserId
-
-
-class InviteMember(msgspec.Struct, frozen=True, kw_only=True):
-    """`member_id`: the member who already has this e-mail address, when there is one."""
-
-    by: UserId
-    invitation_id: InvitationId
-    email: Sealed
-    email_digest: Digest
-    role: Role
-    token_sha256: str
-    expires_at: datetime
-    member_id: UserId | None = None
-
-
-class RevokeInvitation(msgspec.Struct, frozen=True, kw_only=True):
-    by: UserId
-    invitation_id: InvitationId
-
-
-class AcceptInvitation(msgspec.Struct, frozen=True, kw_only=True):
-    """`email_digest`: of the accepting user's own address."""
-
-    invitation_id: InvitationId
-    user_id: UserId
-    email_digest: Digest
-
-
-OrganizationCommand = (
-    CreateOrganization
-    | RenameOrganization
-    | ChooseSidebarColor
-    | ChangeOrganizationPlan
-    | DeleteOrganization
-    | AddMember
-    | RemoveMember
-    | ChangeMemberRole
-    | DismissMember
-    | InviteMember
-    | RevokeInvitation
-    | AcceptInvitation
+from domain.organization_commands import (
+    AcceptInvitation,
+    AddMember,
+    ChangeMemberRole,
+    ChangeOrganizationPlan,
+    ChooseSidebarColor,
+    CreateOrganization,
+    DeleteOrganization,
+    DismissMember,
+    InviteMember,
+    OrganizationCommand,
+    RemoveMember,
+    RenameOrganization,
+    RevokeInvitation,
 )
+from domain.roles import Role, higher_role
+from domain.values import MAX_NAME_LENGTH, Digest, Plan, Sealed, slug_of
+
+MAX_PENDING_INVITATIONS = 500
+"""Each is a mail to somebody who did not ask for one, and a line in the organisation's state."""
+_COLOR = re.compile(r"#[0-9a-f]{6}")
 
 
 class OrganizationCreated(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +69,7 @@ class OrganizationPlanChanged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrganizationDeleted(msgspec.Struct, frozen=True):
-    """Every membership and invitation ends with it; its slug stays taken, so that nobody inherits its callers."""
+    """Every membership and invitation ends with it; its slugs stay taken."""
 
 
 class MemberRoleChanged(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,22 +116,23 @@ OrganizationEvent = (
 
 
 class Organization(msgspec.Struct, frozen=True, kw_only=True):
-    """`invitations`: the pending ones, expired ones included."""
+    """`invitations`: the pending ones, expired ones included; `accepted`: what became of the others, if it was that."""
 
     name: str = ""
     slug: str = ""
     sidebar_color: str = ""
     plan: Plan = "free"
-    deleted: bool = False
+    deleted_at: datetime | None = None
     members: dict[UserId, Role] = {}
     invitations: dict[InvitationId, MemberInvited] = {}
+    accepted: frozenset[InvitationId] = frozenset()
 
     @property
     def exists(self) -> bool:
-        return bool(self.slug) and not self.deleted
+        return bool(self.slug) and self.deleted_at is None
 
 
-def evolve(state: Organization, event: OrganizationEvent, _at: datetime) -> Organization:
+def evolve(state: Organization, event: OrganizationEvent, at: datetime) -> Organization:
     match event:
         case OrganizationCreated():
             return replace(state, name=event.name, slug=event.slug)
@@ -213,56 +143,117 @@ def evolve(state: Organization, event: OrganizationEvent, _at: datetime) -> Orga
         case OrganizationPlanChanged():
             return replace(state, plan=event.plan)
         case OrganizationDeleted():
-            return replace(state, deleted=True, members={}, invitations={})
+            return replace(state, deleted_at=at, members={}, invitations={})
         case MemberAdded() | MemberRoleChanged():
             return replace(state, members={**state.members, event.user_id: event.role})
         case MemberRemoved():
             return replace(state, members={u: r for u, r in state.members.items() if u != event.user_id})
         case MemberInvited():
             return replace(state, invitations={**state.invitations, event.invitation_id: event})
-        case InvitationRevoked() | InvitationAccepted():
-            left = {i: invited for i, invited in state.invitations.items() if i != event.invitation_id}
-            return replace(state, invitations=left)
+        case InvitationRevoked():
+            return replace(state, invitations=_without(state, event.invitation_id))
+        case InvitationAccepted():
+            accepted = state.accepted | {event.invitation_id}
+            return replace(state, invitations=_without(state, event.invitation_id), accepted=accepted)
         case _:
             assert_never(event)
 
 
-def decide(state: Organization, command: OrganizationCommand, _at: datetime) -> Sequence[OrganizationEvent]:
-    if not state.exists and not isinstance(command, CreateOrganization):
-        raise Rejected("organization_not_found", "There is no organisation with this id.")
+def _without(state: Organization, invitation_id: InvitationId) -> dict[InvitationId, MemberInvited]:
+    return {i: invited for i, invited in state.invitations.items() if i != invitation_id}
+
+
+def decide(state: Organization, command: OrganizationCommand, at: datetime) -> Sequence[OrganizationEvent]:
+    if isinstance(command, CreateOrganization):
+        return _create(state, command)
+    if not state.exists:
+        return _nowhere(state, command)
     match command:
-        case CreateOrganization():
-            return _create(state, command)
+        case RenameOrganization():
+            return _rename(state, command)
+        case ChooseSidebarColor():
+            return _choose_color(state, command)
+        case ChangeOrganizationPlan():
+            return [] if state.plan == command.plan else [OrganizationPlanChanged(plan=command.plan)]
+        case DeleteOrganization():
+            return _delete(command)
         case AddMember():
             return _add_member(state, command)
         case RemoveMember():
-            return _remove_member(state, command)
-        case (
-            RenameOrganization()
-            | ChooseSidebarColor()
-            | ChangeOrganizationPlan()
-            | DeleteOrganization()
-            | ChangeMemberRole()
-            | DismissMember()
-            | InviteMember()
-            | RevokeInvitation()
-            | AcceptInvitation()
-        ):
-            raise NotImplementedError
+            return _remove_member(state, command.user_id)
+        case ChangeMemberRole():
+            return _change_role(state, command)
+        case DismissMember():
+            return _dismiss(state, command)
+        case InviteMember():
+            return _invite(state, command, at)
+        case RevokeInvitation():
+            return _revoke(state, command)
+        case AcceptInvitation():
+            return _accept(state, command, at)
         case _:
             assert_never(command)
+
+
+def _nowhere(state: Organization, command: OrganizationCommand) -> Sequence[OrganizationEvent]:
+    """What is asked of an organisation that never was, or is no more."""
+    if isinstance(command, DeleteOrganization) and state.deleted_at is not None:
+        return []
+    if isinstance(command, AcceptInvitation):
+        raise _no_invitation()
+    raise _no_organization()
+
+
+def _no_organization() -> Rejected:
+    return Rejected("organization_not_found", "There is no organisation with this id.")
+
+
+def _no_invitation() -> Rejected:
+    return Rejected("invitation_not_found", "There is no such invitation; ask for a new one.")
 
 
 def _create(state: Organization, command: CreateOrganization) -> Sequence[OrganizationEvent]:
     if state.exists:
         return []
-    name = command.name.strip()
+    if state.deleted_at is not None:
+        raise _no_organization()  # an id never begins anew
+    name = _valid_name(command.name)
+    slug = slug_of(command.slug or name, command.fallback_slug)
+    return [OrganizationCreated(name=name, slug=slug), MemberAdded(user_id=command.owner, role="owner")]
+
+
+def _valid_name(name: str) -> str:
+    name = name.strip()
     if not name:
         raise Rejected("name_required", "An organisation needs a name.")
     if len(name) > MAX_NAME_LENGTH:
         raise Rejected("name_too_long", f"A name has at most {MAX_NAME_LENGTH} characters.")
-    slug = slug_of(command.slug or name, command.fallback_slug)
-    return [OrganizationCreated(name=name, slug=slug), MemberAdded(user_id=command.owner, role="owner")]
+    return name
+
+
+def _rename(state: Organization, command: RenameOrganization) -> Sequence[OrganizationEvent]:
+    name = _valid_name(command.name) if command.name else state.name
+    slug = slug_of(command.slug, fallback="") if command.slug else state.slug
+    if not slug:
+        raise Rejected("invalid_slug", "A slug has at least one letter (a-z) or digit.")
+    return [] if (name, slug) == (state.name, state.slug) else [OrganizationRenamed(name=name, slug=slug)]
+
+
+def _choose_color(state: Organization, command: ChooseSidebarColor) -> Sequence[OrganizationEvent]:
+    color = command.color.lower()
+    if not _COLOR.fullmatch(color):
+        raise Rejected("invalid_sidebar_color", "A colour is written #rrggbb, with hexadecimal digits.")
+    return [] if color == state.sidebar_color else [SidebarColorChosen(color=color)]
+
+
+def _delete(command: DeleteOrganization) -> Sequence[OrganizationEvent]:
+    if command.live_instances or command.standing_deployments:
+        raise Rejected(
+            "organization_has_live_instances",
+            f"Stop its deployments first: {command.standing_deployments} of them stand, "
+            f"and {command.live_instances} instances live.",
+        )
+    return [OrganizationDeleted()]
 
 
 def _add_member(state: Organization, command: AddMember) -> Sequence[OrganizationEvent]:
@@ -273,13 +264,76 @@ def _add_member(state: Organization, command: AddMember) -> Sequence[Organizatio
     return [MemberAdded(user_id=command.user_id, role=command.role)]
 
 
-def _remove_member(state: Organization, command: RemoveMember) -> Sequence[OrganizationEvent]:
-    if command.user_id not in state.members:
+def _remove_member(state: Organization, user_id: UserId) -> Sequence[OrganizationEvent]:
+    if user_id not in state.members:
         return []
-    owners = [user for user, role in state.members.items() if role == "owner"]
-    if owners == [command.user_id]:
-        raise Rejected("last_owner_cannot_be_removed", "The last owner stays; make someone else an owner first.")
-    return [MemberRemoved(user_id=command.user_id)]
+    require_stays_owned(state.members, user_id)
+    return [MemberRemoved(user_id=user_id)]
+
+
+def _change_role(state: Organization, command: ChangeMemberRole) -> Sequence[OrganizationEvent]:
+    if state.members.get(command.user_id) == command.role:
+        return []
+    require_role_change(state.members, command.by, command.user_id, command.role)
+    return [MemberRoleChanged(user_id=command.user_id, role=command.role)]
+
+
+def _dismiss(state: Organization, command: DismissMember) -> Sequence[OrganizationEvent]:
+    if command.user_id in state.members:
+        require_dismissal(state.members, command.by, command.user_id)
+    return _remove_member(state, command.user_id)
+
+
+def _invite(state: Organization, command: InviteMember, at: datetime) -> Sequence[OrganizationEvent]:
+    if command.invitation_id in state.invitations:
+        return []
+    require_may_invite(state.members, command.by, command.role)
+    if command.member_id in state.members:
+        raise Rejected("user_already_member", "Whoever has this e-mail address is a member already.")
+    same = [one for one in state.invitations.values() if one.email_digest == command.email_digest]
+    if any(at < one.expires_at for one in same):
+        raise Rejected("invitation_already_exists", "This address is invited already; revoke that invitation first.")
+    if len(state.invitations) - len(same) >= MAX_PENDING_INVITATIONS:
+        message = f"At most {MAX_PENDING_INVITATIONS} invitations wait at a time; revoke some first."
+        raise Rejected("too_many_invitations", message)
+    invited = MemberInvited(
+        invitation_id=command.invitation_id,
+        email=command.email,
+        email_digest=command.email_digest,
+        role=command.role,
+        token_sha256=command.token_sha256,
+        expires_at=command.expires_at,
+        invited_by=command.by,
+    )
+    return [*(InvitationRevoked(invitation_id=one.invitation_id) for one in same), invited]
+
+
+def _revoke(state: Organization, command: RevokeInvitation) -> Sequence[OrganizationEvent]:
+    """Whoever might give an invitation may take it back. One that ended in another way has nothing to be revoked."""
+    invited = state.invitations.get(command.invitation_id)
+    if invited is None:
+        return []
+    if command.by is not None:
+        require_may_invite(state.members, command.by, invited.role)
+    return [InvitationRevoked(invitation_id=command.invitation_id)]
+
+
+def _accept(state: Organization, command: AcceptInvitation, at: datetime) -> Sequence[OrganizationEvent]:
+    invited = state.invitations.get(command.invitation_id)
+    if command.invitation_id in state.accepted:
+        raise Rejected("invitation_already_accepted", "This invitation was accepted already.")
+    if invited is None:
+        raise _no_invitation()
+    if at >= invited.expires_at:
+        raise Rejected("invitation_expired", "This invitation has expired; ask for a new one.")
+    if command.email_digest != invited.email_digest:
+        raise Rejected("email_mismatch", "This invitation was sent to another e-mail address than yours.")
+    accepted = InvitationAccepted(invitation_id=command.invitation_id, user_id=command.user_id)
+    own = state.members.get(command.user_id)
+    if own is None:
+        return [accepted, MemberAdded(user_id=command.user_id, role=invited.role)]
+    role = higher_role(own, invited.role)
+    return [accepted] if role == own else [accepted, MemberRoleChanged(user_id=command.user_id, role=role)]
 
 
 def slug_digest(slug: str) -> str:
@@ -288,7 +342,7 @@ def slug_digest(slug: str) -> str:
 
 
 def reservations(_state: Organization, event: OrganizationEvent) -> Sequence[Claim | Release]:
-    if isinstance(event, OrganizationCreated):
+    if isinstance(event, OrganizationCreated | OrganizationRenamed):
         return [Claim("organization_slug", slug_digest(event.slug), "organization_slug_already_exists")]
     return []
 

@@ -1,7 +1,7 @@
 """Small values that several aggregates share."""
 
 import re
-from typing import NewType
+from typing import Literal, NewType
 
 import msgspec
 
@@ -10,6 +10,9 @@ Sealed = NewType("Sealed", str)
 
 Digest = NewType("Digest", str)
 """Keyed hash of a unique personal value (a username, an e-mail address), so that it can be compared but not read."""
+
+Plan = Literal["free", "subscriber"]
+"""Of a person or an organisation: which models of others it reaches (SPEC 6.2)."""
 
 MAX_SLUG_LENGTH = 64
 MAX_NAME_LENGTH = 100

@@ -17,7 +17,7 @@ from domain.ids import DeploymentId, InstanceId, OrganizationId
 from domain.instance import INSTANCE
 from domain.instance_state import ENDED, Instance
 from projections.projection import Connection, Entry, Projection
-from projections.query import MAX_LIST_ROWS, find_all, find_one
+from projections.query import MAX_LIST_ROWS, MAX_PAGE_ROWS, find_all, find_one
 from projections.table import Table, fingerprint, known, never_begun
 
 _TABLES = f"""
@@ -110,6 +110,8 @@ _states = msgspec.json.Decoder(Instance)
 
 FAILED_STATUSES = frozenset({"provisioning_failed", "startup_failed", "failed"})
 
+_STANDING = "organization_id = %(organization)s AND stopped_at IS NULL AND error_code = ''"
+
 _SELECT = """
     SELECT d.*, i.ids AS instance_ids, i.statuses
     FROM deployments AS d CROSS JOIN LATERAL (
@@ -154,6 +156,46 @@ async def list_deployments(
         ORDER BY d.created_at DESC, d.id LIMIT %s
     """
     return await find_all(connection, _view, query, (organization_id, stopped, MAX_LIST_ROWS))
+
+
+class Footprint(msgspec.Struct, frozen=True, kw_only=True):
+    """What an organisation still holds: deployments that are wanted, and instances that have not ended."""
+
+    standing_deployments: int
+    live_instances: int
+
+
+async def find_footprint(connection: Connection, organization_id: str) -> Footprint:
+    query = f"""
+        SELECT (SELECT count(*) FROM deployments WHERE {_STANDING}) AS standing_deployments, (
+            SELECT count(*) FROM deployment_instances AS i JOIN deployments AS d ON d.id = i.deployment_id
+            WHERE d.organization_id = %(organization)s AND i.status <> ALL(%(ended)s)
+        ) AS live_instances
+    """  # noqa: S608 - made of this file's constants
+    parameters = {"organization": organization_id, "ended": sorted(ENDED)}
+    (found,) = await find_all(connection, Footprint, query, parameters)
+    return found
+
+
+async def list_standing(connection: Connection, organization_id: str) -> list[DeploymentId]:
+    """The organisation's deployments that are still wanted, at most MAX_PAGE_ROWS."""
+    query = f"SELECT id FROM deployments WHERE {_STANDING} ORDER BY id LIMIT %(rows)s"  # noqa: S608 - our own constant
+    cursor = await connection.execute(query, {"organization": organization_id, "rows": MAX_PAGE_ROWS})
+    return [DeploymentId(row[0]) for row in await cursor.fetchall()]
+
+
+async def count_standing_of(connection: Connection, model_code: str, organization_id: str | None) -> int:
+    """Deployments of the model that are still wanted, by one organisation or (None) by any: who asks for those must see
+    across tenants. A code means an organisation's own model before the platform's, so this may count too many.
+    """
+    query = """
+        SELECT count(*) AS count FROM deployments
+        WHERE model_code = %(code)s AND stopped_at IS NULL AND error_code = ''
+          AND (%(organization)s::text IS NULL OR organization_id = %(organization)s)
+    """
+    cursor = await connection.execute(query, {"code": model_code, "organization": organization_id})
+    (row,) = await cursor.fetchall()
+    return int(row[0])
 
 
 def _view(*, instance_ids: list[InstanceId], statuses: list[str], **columns: Any) -> DeploymentView:
@@ -231,4 +273,14 @@ def _first_row(entry: Entry, state: Instance) -> _Instance:
     )
 
 
-DEPLOYMENTS = Projection("deployments", 1, _TABLES, apply, aggregates=frozenset({"deployment", "instance"}))
+_OWN_DEPLOYMENTS = (
+    "EXISTS (SELECT FROM deployments AS d WHERE d.id = deployment_id)"  # of those that the reader may see
+)
+DEPLOYMENTS = Projection(
+    "deployments",
+    2,
+    _TABLES,
+    apply,
+    aggregates=frozenset({"deployment", "instance"}),
+    visible={"deployment_instances": _OWN_DEPLOYMENTS},
+)

@@ -1,9 +1,27 @@
 """Organisations, and who sees them."""
 
 from domain.ids import UserId
-from domain.organization import MemberAdded, MemberRemoved, OrganizationCreated
+from domain.organization import (
+    MemberAdded,
+    MemberRemoved,
+    MemberRoleChanged,
+    OrganizationCreated,
+    OrganizationDeleted,
+    OrganizationPlanChanged,
+    OrganizationRenamed,
+    SidebarColorChosen,
+)
 from domain.roles import Role
-from projections.organizations import ORGANIZATIONS, find_organization, find_role, list_members, list_organizations
+from projections.organizations import (
+    ORGANIZATIONS,
+    find_member,
+    find_organization,
+    find_plan,
+    find_profile,
+    find_role,
+    list_members,
+    list_organizations,
+)
 from tests.projections.grammar import Story, projected
 
 URSULA = UserId("ursula")
@@ -55,3 +73,48 @@ async def test_a_stranger_sees_no_organisation(postgres_url: str) -> None:
     async with projected(postgres_url, ORGANIZATIONS, _acme().entries) as connection:
         assert await find_organization(connection, "acme", "eve") is None
         assert await list_organizations(connection, "eve") == []
+
+
+async def test_a_member_count_follows_those_who_come_and_go(postgres_url: str) -> None:
+    story = _acme().happened("acme", "acme", MemberRemoved(user_id=URSULA))
+    story.happened("acme", "acme", MemberAdded(user_id=URSULA, role="user"), MemberRemoved(user_id=URSULA))
+    async with projected(postgres_url, ORGANIZATIONS, story.entries, batches=[2, 5, 6]) as connection:
+        (seen,) = await list_organizations(connection, "oscar")
+        assert seen.member_count == len(await list_members(connection, "acme")) == 2
+
+
+async def test_a_new_role_is_seen_and_leaves_the_day_of_joining(postgres_url: str) -> None:
+    story = _acme().happened("acme", "acme", MemberRoleChanged(user_id=URSULA, role="admin"))
+    async with projected(postgres_url, ORGANIZATIONS, story.entries, batches=[3]) as connection:
+        assert await find_role(connection, "acme", "ursula") == "admin"
+        found = await find_member(connection, "acme", "ursula")
+        assert found is not None
+        assert found.joined_at == story.entries[1].envelope.at
+
+
+async def test_name_slug_colour_and_plan_are_the_newest(postgres_url: str) -> None:
+    story = _acme().happened(
+        "acme",
+        "acme",
+        OrganizationRenamed(name="Acme Two", slug="acme-two"),
+        SidebarColorChosen(color="#2f6f4f"),
+        OrganizationPlanChanged(plan="subscriber"),
+    )
+    async with projected(postgres_url, ORGANIZATIONS, story.entries, batches=[5]) as connection:
+        (seen,) = await list_organizations(connection, "oscar")
+        plan, profile = await find_plan(connection, "acme"), await find_profile(connection, "acme")
+    assert (seen.name, seen.slug, seen.sidebar_color, seen.plan) == ("Acme Two", "acme-two", "#2f6f4f", "subscriber")
+    assert (plan, profile and profile.name) == ("subscriber", "Acme Two")
+
+
+async def test_a_deleted_organisation_has_no_members_and_is_nobodys(postgres_url: str) -> None:
+    story = _acme().happened("globex", "globex", OrganizationCreated(name="Globex", slug="globex"))
+    story.happened("globex", "globex", MemberAdded(user_id=URSULA, role="owner"))
+    story.happened("acme", "acme", OrganizationDeleted())
+    for batches in ([], [4], [7]):
+        async with projected(postgres_url, ORGANIZATIONS, story.entries, batches=batches) as connection:
+            assert [one.id for one in await list_organizations(connection, "ursula")] == ["globex"]
+            assert await list_members(connection, "acme") == []
+            assert await find_role(connection, "acme", "oscar") is None
+            assert await find_plan(connection, "acme") is None
+            assert await find_role(connection, "globex", "ursula") == "owner"
