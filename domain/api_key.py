@@ -1,10 +1,14 @@
 """An API key: who may call the gateway. Only a hash of the secret is ever stored; the secret is shown once.
 
 sk-inv-<56 hex of chance><8 hex checksum>      the checksum tells a mistyped key from an unknown one, without a look-up
+
+Whoever gives a key its scope, or is shown a secret of it, must themselves be allowed all that the key allows: `limit`
+in a command. A key that makes keys is such a maker too. The surprising rule: rotation has a limit as well, for the new
+secret is told to whoever rotates.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import ClassVar, assert_never
 
@@ -14,13 +18,15 @@ from msgspec.structs import replace
 from domain.activation import Activation, Flag, activation_with, with_flag
 from domain.decider import Decider, Rejected
 from domain.ids import UserId
-from domain.key_scope import KeyScope
+from domain.key_scope import KeyScope, is_within, validated
 from domain.values import MAX_NAME_LENGTH
 
 KEY_PREFIX = "sk-inv-"
 SECRET_BYTES = 28
 """Chance in a key; 56 hex digits, followed by 8 of checksum, make SPEC 6.8's 64."""
 SHOWN_PREFIX_LENGTH = 12
+MAX_OVERLAP = timedelta(days=30)
+"""How long the secret before a rotation may go on working."""
 
 
 class IssueApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,11 +59,15 @@ class ChangeApiKeyScope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RotateApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A new secret; the old one works until `previous_valid_until`, unless it is revoked before."""
+    """A new secret; the old one works until `previous_valid_until`, MAX_OVERLAP at most, and the one before it no more.
+
+    `limit`: what whoever is shown the new secret may do.
+    """
 
     key_sha256: str
     key_prefix: str
     previous_valid_until: datetime
+    limit: KeyScope
 
 
 class ActivateApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +152,13 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     scope: KeyScope = KeyScope()
     activation: Activation = Activation()
 
+    def accepts(self, key_sha256: str, at: datetime) -> bool:
+        """Whether this is the hash of a secret that counts at that moment; says nothing about scope and flags."""
+        if not self.issued or self.revoked:
+            return False
+        overlaps = self.previous_valid_until is not None and at < self.previous_valid_until
+        return key_sha256 == self.key_sha256 or (overlaps and key_sha256 == self.previous_sha256)
+
 
 def key_from(chance: bytes) -> str:
     """The clear key made of 28 random bytes."""
@@ -197,24 +214,38 @@ def evolve(state: ApiKey, event: ApiKeyEvent, _at: datetime) -> ApiKey:
             assert_never(event)
 
 
-def decide(state: ApiKey, command: ApiKeyCommand, _at: datetime) -> Sequence[ApiKeyEvent]:
+def decide(state: ApiKey, command: ApiKeyCommand, at: datetime) -> Sequence[ApiKeyEvent]:
     if not state.issued and not isinstance(command, IssueApiKey):
         raise Rejected("api_key_not_found", "There is no API key with this id.")
     match command:
         case IssueApiKey():
-            return _issue(state, command)
+            return _issue(state, command, at)
         case RenameApiKey():
             name = _valid_name(command.name)
             return [] if name == state.name else [ApiKeyRenamed(name=name)]
         case RevokeApiKey():
             return [] if state.revoked else [ApiKeyRevoked()]
-        case ChangeApiKeyScope() | RotateApiKey() | ActivateApiKey() | DeactivateApiKey():
-            raise NotImplementedError
+        case ChangeApiKeyScope():
+            return _change_scope(_alive(state), command, at)
+        case RotateApiKey():
+            return _rotate(_alive(state), command, at)
+        case ActivateApiKey():
+            is_set = _alive(state).activation.is_set(command.flag)
+            return [] if is_set else [ApiKeyActivated(flag=command.flag)]
+        case DeactivateApiKey():
+            is_set = _alive(state).activation.is_set(command.flag)
+            return [ApiKeyDeactivated(flag=command.flag)] if is_set else []
         case _:
             assert_never(command)
 
 
-def _issue(state: ApiKey, command: IssueApiKey) -> Sequence[ApiKeyEvent]:
+def _alive(state: ApiKey) -> ApiKey:
+    if state.revoked:
+        raise Rejected("api_key_revoked", "This API key is revoked for good; make a new one.")
+    return state
+
+
+def _issue(state: ApiKey, command: IssueApiKey, at: datetime) -> Sequence[ApiKeyEvent]:
     if state.issued:
         return []
     return [
@@ -224,10 +255,42 @@ def _issue(state: ApiKey, command: IssueApiKey) -> Sequence[ApiKeyEvent]:
             created_by=command.created_by,
             key_sha256=command.key_sha256,
             key_prefix=command.key_prefix,
-            scope=command.scope,
+            scope=_granted(command.scope, command.limit, at),
             activated=command.activate,
         )
     ]
+
+
+def _change_scope(state: ApiKey, command: ChangeApiKeyScope, at: datetime) -> Sequence[ApiKeyEvent]:
+    if command.scope == state.scope:
+        return []
+    scope = _granted(command.scope, command.limit, at)
+    return [] if scope == state.scope else [ApiKeyScopeChanged(scope=scope)]
+
+
+def _granted(scope: KeyScope, limit: KeyScope, at: datetime) -> KeyScope:
+    scope = validated(scope, at=at)
+    if not is_within(scope, limit):
+        raise _too_wide()
+    return scope
+
+
+def _rotate(state: ApiKey, command: RotateApiKey, at: datetime) -> Sequence[ApiKeyEvent]:
+    if command.key_sha256 == state.key_sha256:
+        return []
+    if not is_within(state.scope, command.limit):
+        raise _too_wide()
+    return [
+        ApiKeyRotated(
+            key_sha256=command.key_sha256,
+            key_prefix=command.key_prefix,
+            previous_valid_until=min(command.previous_valid_until, at + MAX_OVERLAP),
+        )
+    ]
+
+
+def _too_wide() -> Rejected:
+    return Rejected("key_wider_than_creator", "An API key may never do more than whoever makes, changes or rotates it.")
 
 
 def _valid_name(name: str) -> str:

@@ -70,4 +70,6 @@ def password_file(environment: Environment) -> Path:
 
 
 def _key(api: Api, name: str, idempotency_key: str) -> str:
-    return str(api.post("/api_keys", {"name": name}, idempotency_key=idempotency_key)["api_key"])
+    """Both flags are said explicitly, as everywhere; without an end, for nobody would know why `up` stopped working."""
+    wish = {"name": name, "activate": ["technical", "economic"], "expires_in_days": None}
+    return str(api.post("/api_keys", wish, idempotency_key=idempotency_key)["api_key"])

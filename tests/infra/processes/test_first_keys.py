@@ -34,6 +34,9 @@ def test_the_first_start_makes_two_keys_and_shows_one(stub: StubApi, tmp_path: P
     assert keys.key_file.stat().st_mode & 0o077 == 0
     asked = stub.asked_of("POST", "/api_keys")
     assert [one.headers["idempotency-key"] for one in asked] == ["folder-cli-key", "folder-first-key"]
+    for one in asked:
+        assert one.body["activate"] == ["technical", "economic"]
+        assert one.body["expires_in_days"] is None
 
 
 def test_once_shown_nothing_is_asked_or_shown_again(stub: StubApi, tmp_path: Path) -> None:
