@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from domain.ids import ApiKeyId, DeploymentId, InstanceId, OrganizationId
+from domain.ids import ApiKeyId, DeploymentId, InstanceId, OfferingId, OrganizationId, ShareId
 
 USAGE_SUBJECTS = "use.>"
 
@@ -16,14 +16,19 @@ Outcome = Literal["completed", "client_left", "upstream_failed", "refused_by_eng
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens and times of one request.
+    """Tokens and times of one request. It is the caller's; whose workers answered stands beside that.
 
     Attributes:
         request_id: UUIDv7; the stream's message id and the read model's key, so that a replay counts once.
+        organization_id: of the key that called.
         at: UTC, when the gateway had read the request.
         counted_by: "engine" when the engine reported the tokens; "gateway" when it could not any more and the gateway's
             own count of streamed chunks stands as the lower bound.
         ttft_ms: from request to first byte of content; None when none came.
+        provider_organization_id, offering_id: whose offering was called, and which; "" for an own model by its code.
+        share_id: the share that let the caller in; "" when the offering's policy did.
+        input_eur_micros_per_million, output_eur_micros_per_million: the offering's price for this caller at the time,
+            per million tokens; 0 for what is its own.
     """
 
     schema: int = 1
@@ -45,6 +50,11 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     counted_by: Literal["engine", "gateway"]
     ttft_ms: float | None
     duration_ms: float
+    provider_organization_id: OrganizationId = OrganizationId("")
+    offering_id: OfferingId = OfferingId("")
+    share_id: ShareId = ShareId("")
+    input_eur_micros_per_million: int = 0
+    output_eur_micros_per_million: int = 0
 
 
 def usage_subject(organization: str, deployment: str) -> str:

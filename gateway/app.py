@@ -1,15 +1,15 @@
 """The OpenAI-compatible front, as a bare ASGI application: no framework stands between a token and its reader.
 
     GET  /v1/models, /v1/models/<code>                                ──> from the routing table
-    POST /v1/chat/completions, /v1/completions, /v1/embeddings        ──> admit, read, choose, relay (exchange.py)
+    POST /v1/chat/completions, /v1/completions, /v1/embeddings        ──> admit, read, resolve, relay (exchange.py)
     GET  /healthz, /readyz                                            ──> alive; able to answer, and since when
 
-Every reply carries x-request-id; every error has OpenAI's shape. Keys are checked before a body is read. Prompts and
-answers are never logged.
+Every reply carries x-request-id; every error has OpenAI's shape. Keys are checked before a body is read, and with a
+table that is too old nobody passes: it may still hold keys that were revoked. Prompts and answers are never logged.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,8 +17,11 @@ from typing import Any
 import msgspec
 import structlog
 
-from gateway.admission import admit
+from domain.key_scope import Endpoint
+from domain.network import Network
+from gateway.admission import Asked, address_of, admit, require_model
 from gateway.exchange import Exchange, Message, Receive, Send, Services, reply_headers, serve
+from gateway.resolution import find_live, list_live, resolve
 from gateway.wire import (
     INFERENCE_PATHS,
     MAX_BODY_BYTES,
@@ -30,7 +33,7 @@ from gateway.wire import (
     models_body,
     parse_request,
 )
-from projections.routing_table import KeyRow
+from projections.routing_table import KnownKey
 
 BODY_TIMEOUT_S = 60.0
 """Longest a client may take to send its body."""
@@ -44,13 +47,15 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         ready: the routing table is loaded; without it every key would look unknown.
+        trusted: the table is young enough to tell by it who may pass.
         source: where the table started from.
         position: of the last event in it.
-        log_connected: new events arrive; false means that the table is as old as `age_s`.
-        age_s: seconds since the table was last known to be current.
+        log_connected: new events arrive, as far as is known.
+        age_s: seconds since the table was last proven to be current.
     """
 
     ready: bool
+    trusted: bool
     source: str
     position: int
     log_connected: bool
@@ -64,12 +69,14 @@ class Gateway:
     Attributes:
         readiness: asked on each request, so it must be cheap.
         now: UTC. new_id: UUIDv7.
+        trusted_proxies: our own, whose word about a client's address counts.
     """
 
     services: Services
     readiness: Callable[[], Readiness]
     now: Callable[[], datetime]
     new_id: Callable[[], str]
+    trusted_proxies: Sequence[Network] = ()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -92,9 +99,7 @@ class Gateway:
             await self._infer(scope, receive, send, request_id)
         elif path == MODELS_PATH or path.startswith(f"{MODELS_PATH}/"):
             _allow(method, "GET")
-            models = self.services.table().live_models(self._admit(scope).organization_id)
-            code = path.removeprefix(MODELS_PATH).removeprefix("/")
-            await _send_reply(send, 200, model_body(models, code) if code else models_body(models), request_id)
+            await _send_reply(send, 200, self._models(scope), request_id)
         else:
             raise Refusal(404, "unknown_url", "There is nothing at this address; the API's paths begin with /v1/.")
 
@@ -102,28 +107,51 @@ class Gateway:
         readiness = self.readiness()
         accepting = self.services.meter.accepting
         body = {**msgspec.structs.asdict(readiness), "usage_kept": accepting}
-        return 200 if readiness.ready and accepting else 503, msgspec.json.encode(body)
+        well = readiness.ready and readiness.trusted and accepting
+        return 200 if well else 503, msgspec.json.encode(body)
 
-    def _admit(self, scope: Message) -> KeyRow:
-        if not self.readiness().ready:
+    def _models(self, scope: Message) -> bytes:
+        key, asked = self._admit(scope, "models")
+        table, caller = self.services.table(), key.row.organization_id
+        name = scope["path"].removeprefix(MODELS_PATH).removeprefix("/")
+        if name:
+            return model_body(find_live(table, caller, key.scope, name, asked.now))
+        return models_body(list_live(table, caller, key.scope, asked.now))
+
+    def _admit(self, scope: Message, endpoint: Endpoint) -> tuple[KnownKey, Asked]:
+        readiness = self.readiness()
+        if not readiness.ready:
             raise Refusal(503, "gateway_starting", "The gateway is still loading its table.", headers=_RETRY_LATER)
-        return admit(scope["headers"], self.services.table().find_key)
+        if not readiness.trusted:
+            message = (
+                f"The gateway has not heard for {readiness.age_s:.0f} s which keys still hold, so it lets none in."
+            )
+            raise Refusal(503, "key_table_too_old", message, headers=_RETRY_LATER)
+        headers = scope["headers"]
+        address = address_of((scope.get("client") or ("",))[0], headers, self.trusted_proxies)
+        asked = Asked(headers=headers, endpoint=endpoint, address=address, now=self.now())
+        return admit(asked, self.services.table()), asked
 
     async def _infer(self, scope: Message, receive: Receive, send: Send, request_id: str) -> None:
         started_s = self.services.now_s()
-        key = self._admit(scope)
+        endpoint = INFERENCE_PATHS[scope["path"]]
+        self._admit(scope, endpoint)
         body = await _read_body(scope["headers"], receive)
+        key, asked = self._admit(scope, endpoint)  # once more: the body may have taken a minute
         if not self.services.meter.accepting:
             message = "The gateway cannot keep usage records at the moment, so it takes no requests."
             raise Refusal(503, "usage_not_kept", message, headers=_RETRY_LATER)
+        ask = parse_request(scope["path"], body)
+        require_model(key, asked, ask.model)
         exchange = Exchange(
             request_id=request_id,
-            key=key,
+            key=key.row,
+            target=resolve(self.services.table(), key.row.organization_id, ask.model, asked.now),
             path=scope["path"],
-            ask=parse_request(scope["path"], body),
+            ask=ask,
             body=body,
             headers=scope["headers"],
-            at=self.now(),
+            at=asked.now,
             started_s=started_s,
         )
         try:

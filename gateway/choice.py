@@ -1,6 +1,6 @@
 """Which worker answers: of those that are ready, the one with the least open work for its weight. Pure.
 
-    workers of (organisation, model) ── minus not ready, stale, already tried ──> least (open requests + 1) / weight
+    workers of (organisation, model) ── minus not ready, not activated, stale, tried ──> least (open + 1) / weight
 
 Ties go to the worker that has waited longest for its turn, so that an idle fleet shares the work. A worker that drains
 is not ready: it finishes what it has and gets nothing new.
@@ -8,8 +8,9 @@ is not ready: it finishes what it has and gets nothing new.
 
 from collections.abc import Callable, Collection, Sequence
 
+from domain.activation import Flag
 from gateway.loads import Load
-from gateway.wire import MAX_ECHO_CHARS, Refusal, model_not_found
+from gateway.wire import MAX_ECHO_CHARS, Refusal
 from projections.routing_table import Worker
 
 RETRY_AFTER_S = 5
@@ -27,7 +28,7 @@ def choose(
     fit = [
         worker
         for worker in workers
-        if worker.status == "ready" and worker.instance_id not in excluded and not is_stale(worker.instance_id)
+        if worker.takes_requests and worker.instance_id not in excluded and not is_stale(worker.instance_id)
     ]
     return min(fit, key=lambda worker: _rank(worker, load_of(worker.instance_id)), default=None)
 
@@ -36,10 +37,15 @@ def _rank(worker: Worker, load: Load) -> tuple[float, int, str]:
     return (load.outstanding + load.foreign + 1) / worker.weight, load.turn, worker.instance_id
 
 
-def why_none(model_code: str, *, known: bool) -> Refusal:
-    """The refusal when `choose` found nobody: 404 for a model nobody wanted here, 503 for one that is not up yet."""
-    if not known:
-        return model_not_found(model_code)
-    message = f"No worker is ready for '{model_code[:MAX_ECHO_CHARS]}' yet. Try again in {RETRY_AFTER_S} seconds."
+def why_none(model: str, missing: Sequence[Flag] = ()) -> Refusal:
+    """The refusal when `choose` found nobody.
+
+    Args:
+        model: as the client called it.
+        missing: activation flags that instances wait for; none are told to who is a stranger to them.
+    """
+    message = f"No worker is ready for '{model[:MAX_ECHO_CHARS]}' yet. Try again in {RETRY_AFTER_S} seconds."
+    if missing:
+        message += f" Instances wait for their {' and their '.join(missing)} activation."
     retry_after = (b"retry-after", str(RETRY_AFTER_S).encode())
     return Refusal(503, "no_ready_worker", message, param="model", headers=(retry_after,))

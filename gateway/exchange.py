@@ -22,9 +22,11 @@ from gateway.choice import choose, why_none
 from gateway.loads import Loads
 from gateway.meter import Meter
 from gateway.relay import Relay
+from gateway.resolution import Target
 from gateway.upstream import Answer, Timeouts, UpstreamFailure, open_answer
 from gateway.wire import Ask, Headers, Refusal, body_for_engine, error_event
-from projections.routing_table import KeyRow, RoutingTable, Worker
+from projections.routing_rows import KeyRow
+from projections.routing_table import RoutingTable, Worker
 
 MAX_ATTEMPTS = 2
 """One request reaches for at most two connections; more would multiply the load of a fleet in trouble."""
@@ -55,10 +57,11 @@ class Services:
 
 @dataclass(kw_only=True)
 class Exchange:
-    """One request's facts, and what became of it."""
+    """One request's facts, and what became of it; `target` stays as it was when the request came."""
 
     request_id: str
     key: KeyRow
+    target: Target
     path: str
     ask: Ask
     body: bytes
@@ -134,11 +137,13 @@ def _next_worker(
     When there is none after a dropped connection: the same again on a fresh one, since the connection may have been a
     reused one that the engine was just closing.
     """
-    table = services.table()
-    workers = table.candidates(exchange.key.organization_id, exchange.ask.model)
+    table, target = services.table(), exchange.target
+    workers = table.candidates(target.organization_id, target.model_code)
     worker = choose(workers, load_of=services.loads.of, is_stale=services.loads.is_stale, excluded=tried)
     if worker is None and failure is None:
-        raise why_none(exchange.ask.model, known=table.knows(exchange.key.organization_id, exchange.ask.model))
+        is_own = target.organization_id == exchange.key.organization_id
+        missing = table.missing_flags(target.organization_id, target.model_code) if is_own else ()
+        raise why_none(exchange.ask.model, missing)
     if worker is None and failure is not None and failure.kind == "dropped":
         return exchange.worker
     return worker
@@ -149,7 +154,7 @@ async def _relay(exchange: Exchange, worker: Worker, services: Services, send: S
     relay = exchange.relay = Relay(hides_usage=not ask.wants_usage)
     exchange.first_content_s = None
     url = worker.engine_url.rstrip("/") + exchange.path
-    body = body_for_engine(exchange.body, ask)
+    body = body_for_engine(exchange.body, ask, exchange.target.model_code)
     headers = _engine_headers(exchange)
     async with open_answer(services.session, url, body, headers, stream=ask.stream, limits=services.timeouts) as answer:
         relay.start(answer.content_type)
@@ -251,6 +256,11 @@ def _record(exchange: Exchange, services: Services) -> None:
             counted_by=counts.counted_by,
             ttft_ms=_ms(exchange.first_content_s, exchange.started_s),
             duration_ms=round(1000 * (services.now_s() - exchange.started_s), 3),
+            provider_organization_id=exchange.target.provider,
+            offering_id=exchange.target.offering_id,
+            share_id=exchange.target.share_id,
+            input_eur_micros_per_million=exchange.target.price.input_eur_micros_per_million,
+            output_eur_micros_per_million=exchange.target.price.output_eur_micros_per_million,
         )
     )
 

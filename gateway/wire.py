@@ -3,20 +3,27 @@
     request body ──parse_request──> Ask(model, stream, usage wanted?) ──body_for_engine──> the same bytes + usage asked
     Refusal ──error_body──> {"error": {"message", "type", "param", "code"}}
 
-The surprising rule: a body is never decoded as a whole. msgspec looks at three fields and skips the rest; the one
-addition (`stream_options.include_usage`) is spliced in front of the last brace.
+The surprising rule: a body is hardly ever decoded as a whole. msgspec looks at three fields and skips the rest; the one
+addition (`stream_options.include_usage`) is spliced in front of the last brace. Only the name of an offering, which
+engines do not know, is worth writing the body anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from projections.routing_table import LiveModel
+from domain.key_scope import Endpoint
 
 MODELS_PATH = "/v1/models"
 STREAMING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
-INFERENCE_PATHS = STREAMING_PATHS | {"/v1/embeddings"}
+INFERENCE_PATHS: Mapping[str, Endpoint] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+}
+"""Path -> its word in the scope of a key."""
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """Longest request body; a million tokens of text are about 4 MiB."""
 MAX_ECHO_CHARS = 100
@@ -54,6 +61,14 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     wants_usage: bool
     names_options: bool
+
+
+class LiveModel(msgspec.Struct, frozen=True):
+    """A model that a worker answers for; `since` is when the eldest of its workers was requested."""
+
+    name: str
+    since: datetime
+    owned_by: str
 
 
 class _StreamOptions(msgspec.Struct):
@@ -94,16 +109,24 @@ def parse_request(path: str, body: bytes) -> Ask:
     )
 
 
-def body_for_engine(body: bytes, ask: Ask) -> bytes:
-    """The client's body; a stream's also asks the engine for its token counts."""
-    if not ask.stream or ask.wants_usage:
+def body_for_engine(body: bytes, ask: Ask, model: str) -> bytes:
+    """The client's body; a stream's also asks the engine for its token counts.
+
+    Args:
+        body: as it came.
+        ask: what was read from it.
+        model: what the engine calls the model; the client may have used another name.
+    """
+    asks_usage = ask.stream and not ask.wants_usage
+    if ask.model == model and not asks_usage:
         return body
-    if not ask.names_options:
+    if ask.model == model and not ask.names_options:
         return body[: body.rindex(b"}")] + _USAGE_ASKED
-    fields = _whole_decoder.decode(body)
-    options = _options_decoder.decode(fields["stream_options"]) or {}
-    options["include_usage"] = msgspec.Raw(b"true")
-    return msgspec.json.encode({**fields, "stream_options": options})
+    fields = {**_whole_decoder.decode(body), "model": msgspec.Raw(msgspec.json.encode(model))}
+    if asks_usage:
+        options = _options_decoder.decode(fields.get("stream_options", b"null")) or {}
+        fields["stream_options"] = msgspec.Raw(msgspec.json.encode({**options, "include_usage": True}))
+    return msgspec.json.encode(fields)
 
 
 def error_body(refusal: Refusal) -> bytes:
@@ -128,20 +151,12 @@ def models_body(models: Sequence[LiveModel]) -> bytes:
     return msgspec.json.encode({"object": "list", "data": [_model(model) for model in models]})
 
 
-def model_body(models: Sequence[LiveModel], code: str) -> bytes:
-    """One of the models.
-
-    Raises:
-        Refusal: 404 model_not_found.
-    """
-    for model in models:
-        if model.code == code:
-            return msgspec.json.encode(_model(model))
-    raise model_not_found(code)
+def model_body(model: LiveModel) -> bytes:
+    return msgspec.json.encode(_model(model))
 
 
 def _model(model: LiveModel) -> dict[str, Any]:
-    return {"id": model.code, "object": "model", "created": int(model.since.timestamp()), "owned_by": "inventiv"}
+    return {"id": model.name, "object": "model", "created": int(model.since.timestamp()), "owned_by": model.owned_by}
 
 
 def model_not_found(code: str) -> Refusal:

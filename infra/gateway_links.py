@@ -4,6 +4,7 @@ The surprising rule: nothing here is needed to serve. Until NATS answers the gat
 and its usage records wait on disk.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -23,6 +24,8 @@ from infra.routing_feed import RoutingFeed, follow_heartbeats
 from infra.usage_stream import UsageStream
 
 NAME = "gateway"
+PROOF_BUDGET_S = 1.0
+"""Less than one reply's timeout: a question without an answer is asked anew, for only then it proves anything newer."""
 
 _log = structlog.get_logger(__name__)
 
@@ -39,7 +42,9 @@ async def keep_linked(
     await verify_server(reader, environment.nats_monitor_url, replicas=environment.nats_replicas)
     usage.connect(await _connected(connect_writer, environment, stack))
     await follow_heartbeats(reader, loads)
-    await feed.follow(JetStreamLog(reader), Codec(AGGREGATES), lambda: reader.is_connected)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(feed.follow(JetStreamLog(reader), Codec(AGGREGATES), lambda: reader.is_connected))
+        tasks.create_task(feed.keep_proven(JetStreamLog(reader, retry_budget_s=PROOF_BUDGET_S)))
 
 
 async def _connected(

@@ -2,17 +2,19 @@
 
     Postgres (router tables) ─┐
     snapshot on disk ─────────┼─ the newest ──> RoutingTable <── EVENTS, live        heartbeats ──> Loads
-    nothing ──────────────────┘                     └──> snapshot on disk, every few seconds
+    nothing ──────────────────┘                  │       └──> snapshot on disk, every few seconds
+                                                 └── age: since the log last said that nothing was missing
 
-So a gateway starts while Postgres, NATS or both are away, and goes on with what it knows. The surprising rule: a copy
-alone is not good enough while the log can be had, since a key made a second ago would be called unknown; only after a
-short grace without the log does the copy have to do.
+So a gateway starts while Postgres, NATS or both are away, and goes on with what it knows, but not for ever: from an age
+of `trust_s` on the table is not trusted to tell which keys still hold, wherever it came from. The surprising rule: a
+copy alone is not good enough while the log can be had, since a key made a second ago would be called unknown; only
+after a short grace without the log does the copy have to do.
 """
 
 import asyncio
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -31,9 +33,12 @@ from infra.events.chain import CheckedReader
 from infra.events.codec import Codec
 from infra.events.port import EventLog, GapError, UnreadableMessageError
 from infra.postgres import connect
+from infra.table_age import TableAge
+from projections.checkpoint import list_checkpoints
 from projections.projection import Entry, LogDamagedError
 from projections.router import ROUTER, load_routing
-from projections.routing_table import AGGREGATES, RoutingTable, encode_snapshot, table_from_snapshot
+from projections.routing_rows import AGGREGATES
+from projections.routing_table import RoutingTable, decode_snapshot, encode_snapshot, table_from
 
 SAVE_INTERVAL_S = 5.0
 """How much of the log a gateway that starts from its snapshot alone has missed at most."""
@@ -44,9 +49,28 @@ RETRY_DELAY_S = 1.0
 DAMAGED_LOG_DELAY_S = 30.0
 """A person has to act; meanwhile the gateway serves with the table that it has."""
 POSTGRES_TIMEOUT_S = 3.0
+TRUST_S = 600
+"""Default of INVENTIV_KEY_TRUST_S: ten minutes without the log are bridged."""
+PROOF_INTERVAL_S = 2.0
+PROOF_SAVE_INTERVAL_S = 60.0
+"""On a quiet platform a snapshot is written anew only for its age."""
+SILENCE_S = 10.0
+"""Without a proof for so long the log counts as away, whatever its connection says of itself."""
 
 _log = structlog.get_logger(__name__)
 _heartbeats = msgspec.json.Decoder(WorkerSeen)
+
+
+class _Copy(msgspec.Struct, frozen=True):
+    """A table to start from, and when it was current (UTC)."""
+
+    source: str
+    table: RoutingTable
+    current_at: datetime
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class RoutingFeed:
@@ -55,32 +79,48 @@ class RoutingFeed:
     Args:
         snapshot_path: the file that this gateway saves to and may start from.
         now_s: monotonic clock.
+        trust_s: age from which on the table is not trusted.
+        utc: wall clock; a copy's age is told by it.
 
     Attributes:
         table: the gateway's; replaced only when the log itself was replaced.
         ready: set once the table can be trusted to know every key.
     """
 
-    def __init__(self, snapshot_path: Path, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        snapshot_path: Path,
+        now_s: Callable[[], float],
+        *,
+        trust_s: float = TRUST_S,
+        utc: Callable[[], datetime] = utc_now,
+    ) -> None:
         self.table = RoutingTable()
         self.ready = asyncio.Event()
         self._path = snapshot_path
         self._now_s = now_s
+        self._trust_s = trust_s
+        self._utc = utc
         self._source = "log"
-        self._current_s = now_s()
-        self._saved_position = 0
+        self._age = TableAge(now_s)
+        self._saved = (0, 0.0)  # position, and when (monotonic)
         self._connected: Callable[[], bool] = lambda: False
 
     async def start(self, postgres_url: str) -> None:
         """Takes the newest copy; an empty table when there is none."""
-        copies = [("disk", await asyncio.to_thread(self._from_disk)), ("postgres", await _from_postgres(postgres_url))]
-        for source, table in copies:
-            if table is not None and table.position > self.table.position:
-                self.table, self._source = table, source
+        copies = (await asyncio.to_thread(self._from_disk), await _from_postgres(postgres_url))
+        found = [copy for copy in copies if copy is not None and copy.table.position]
+        if newest := max(found, key=lambda copy: (copy.table.position, copy.current_at), default=None):
+            self.table, self._source = newest.table, newest.source
+            self._age.began_at(max(0.0, (self._utc() - newest.current_at).total_seconds()))
         if self._source == "disk":
-            self._saved_position = self.table.position
-            self._current_s -= max(0.0, time.time() - self._path.stat().st_mtime)
-        _log.info("routing_table_started", source=self._source, position=self.table.position)
+            self._saved = (self.table.position, self._now_s())
+        _log.info(
+            "routing_table_started",
+            source=self._source,
+            position=self.table.position,
+            age_s=round(self._age.age_s, 1),
+        )
 
     async def settle(self, grace_s: float = CATCH_UP_GRACE_S) -> None:
         """Waits for the log to be caught up with; after the grace a copy is good enough, an empty table is not."""
@@ -108,49 +148,67 @@ class RoutingFeed:
             finally:
                 self._connected = lambda: False
 
-    async def keep_saved(self, loads: Loads) -> None:
-        """Saves the table while it changes, and lets go of what belonged to ended instances, until cancelled."""
-        next_save_s = self._now_s()
+    async def keep_proven(self, log: EventLog) -> None:
+        """Asks the log again and again where it ends, until cancelled; what the answers prove, see table_age.py.
+
+        Args:
+            log: gives up on one question after a few seconds.
+        """
         while True:
             heed_cancellation()
-            if self._connected():
-                self._current_s = self._now_s()
-            if self._now_s() >= next_save_s and self.table.position != self._saved_position:
+            asked_s = self._now_s()
+            try:
+                self._age.answered(await log.head(), asked_s=asked_s)
+                self._age.reached(self.table.position)
+            except OSError as error:
+                _log.info("routing_table_not_proven", age_s=round(self._age.age_s, 1), reason=str(error))
+            await asyncio.sleep(PROOF_INTERVAL_S)
+
+    async def keep_saved(self, loads: Loads) -> None:
+        """Saves the table while it changes, and lets go of what belonged to ended instances, until cancelled."""
+        while True:
+            heed_cancellation()
+            saved_position, saved_s = self._saved
+            interval_s = PROOF_SAVE_INTERVAL_S if self.table.position == saved_position else SAVE_INTERVAL_S
+            if self.table.position and self._now_s() - saved_s >= interval_s:
                 await self.save()
                 loads.forget(self.table.has_instance)
-                next_save_s = self._now_s() + SAVE_INTERVAL_S
             await asyncio.sleep(TICK_S)
 
     async def save(self) -> None:
-        position, data = self.table.position, encode_snapshot(self.table.snapshot())
+        current_at = self._utc() - timedelta(seconds=self._age.age_s)
+        position, snapshot = self.table.position, self.table.snapshot(current_at)
         try:
-            await asyncio.to_thread(_replace_file, self._path, data)
-            self._saved_position = position
+            await asyncio.to_thread(_replace_file, self._path, encode_snapshot(snapshot))
+            self._saved = (position, self._now_s())
         except OSError as error:
             _log.warning("routing_snapshot_not_saved", reason=str(error))
 
     def readiness(self) -> Readiness:
-        """For /readyz."""
-        connected = self._connected()
+        """For /readyz, and for each request."""
+        age_s = self._age.age_s
         return Readiness(
             ready=self.ready.is_set(),
+            trusted=age_s <= self._trust_s,
             source=self._source,
             position=self.table.position,
-            log_connected=connected,
-            age_s=0.0 if connected else round(self._now_s() - self._current_s, 1),
+            log_connected=self._connected() and age_s <= SILENCE_S,
+            age_s=round(age_s, 1),
         )
 
-    def _from_disk(self) -> RoutingTable | None:
+    def _from_disk(self) -> _Copy | None:
         try:
-            return table_from_snapshot(self._path.read_bytes())
+            snapshot = decode_snapshot(self._path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             _log.warning("routing_snapshot_unreadable", reason=str(error))
             return None
+        return _Copy("disk", table_from(snapshot), snapshot.current_at)
 
     async def _follow(self, log: EventLog, reader: CheckedReader, codec: Codec, connected: Callable[[], bool]) -> None:
-        head = await log.head()
+        asked_s, head = self._now_s(), await log.head()
+        self._age.answered(head, asked_s=asked_s)
         async with reader.follow(after=self.table.position) as batches:
             self._connected = connected
             self._note_progress(head)
@@ -160,6 +218,7 @@ class RoutingFeed:
                 self._note_progress(head)
 
     def _note_progress(self, head: int) -> None:
+        self._age.reached(self.table.position)
         if self.table.position >= head and not self.ready.is_set():
             _log.info("routing_table_current", position=self.table.position)
             self.ready.set()
@@ -201,26 +260,32 @@ async def follow_heartbeats(nc: Client, loads: Loads) -> None:
     await nc.subscribe(heartbeat_subject("*", "*"), cb=hear)
 
 
-async def _from_postgres(postgres_url: str) -> RoutingTable | None:
+async def _from_postgres(postgres_url: str) -> _Copy | None:
+    """The router's tables, as old as their checkpoint: whether the projector still lives, they do not tell."""
     if not postgres_url:
         return None
     try:
         async with asyncio.timeout(POSTGRES_TIMEOUT_S):
             async with await connect(postgres_url, "gateway", autocommit=True) as connection:
                 await connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(ROUTER.schema)))
-                return await load_routing(connection)
+                known = {checkpoint.schema: checkpoint for checkpoint in await list_checkpoints(connection)}
+                checkpoint = known.get(ROUTER.schema)
+                if checkpoint is None or checkpoint.built_percent < 100:
+                    return None
+                return _Copy("postgres", await load_routing(connection), checkpoint.updated_at)
     except (psycopg.Error, OSError, msgspec.MsgspecError) as error:
         _log.warning("router_tables_unavailable", reason=str(error).strip())
         return None
 
 
-def _replace_file(path: Path, data: bytes) -> None:
+def _replace_file(path: Path, pieces: Iterable[bytes]) -> None:
     """Old or new, never half: also after a power cut."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "wb") as file:
-        file.write(data)
+        for piece in pieces:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)

@@ -12,7 +12,8 @@ import msgspec
 from projections.checkpoint import position_of
 from projections.projection import Connection, Entry, Projection
 from projections.query import find_all
-from projections.routing_table import AGGREGATES, RoutingRow, RoutingTable
+from projections.routing_rows import AGGREGATES, RoutingRow
+from projections.routing_table import RoutingTable
 from projections.table import Table, fingerprint
 
 _TABLES = f"""
@@ -61,4 +62,4 @@ async def apply(entries: Sequence[Entry], connection: Connection) -> None:
     await _rows.remove(connection, stored.keys() - kept.keys())
 
 
-ROUTER = Projection("router", 1, _TABLES, apply, aggregates=frozenset(AGGREGATES))
+ROUTER = Projection("router", 2, _TABLES, apply, aggregates=frozenset(AGGREGATES))

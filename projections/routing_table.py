@@ -1,73 +1,85 @@
-"""The gateway's picture of the world, in memory: which key is whose, and which workers answer for which model.
+"""The gateway's picture of the world, in memory: which key is whose, who may call what, and which workers answer.
 
-    EVENTS --apply--> keys by SHA-256 · deployments · instances (each folded by the domain's own evolve)
-                          │                  │              │
-                       find_key            knows       candidates, live_models
+    EVENTS --apply--> rows (routing_rows.py) ──> keys by SHA-256 · offerings by (slug, code) · shares by (offering,
+                                                 consumer) · workers by (organisation, model)
 
 It starts from rows (the Postgres tables of `router`, or the gateway's own snapshot on disk) and goes on from their
-position, so it can answer while Postgres and NATS are away. The surprising rule: an ended instance, a refused or
-stopped deployment leaves no row behind, so its later events find nothing and change nothing; a revoked key stays, so
-that its holder is told "revoked" rather than "unknown".
+position, so it can answer while Postgres and NATS are away. Everything that a request asks is one look-up. The
+surprising rule: what is not known is refused. A key of an organisation without a row is nobody's.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
+from typing import TypeVar
 
 import msgspec
 
-from domain.api_key import API_KEY, ApiKeyIssued, ApiKeyRevoked
-from domain.deployment import DEPLOYMENT, DeploymentRefused, DeploymentRequested, DeploymentStopped
-from domain.ids import ApiKeyId, DeploymentId, InstanceId, OrganizationId, UserId
+from domain.activation import Flag
+from domain.ids import DeploymentId, InstanceId, OfferingId, OrganizationId
 from domain.instance import INSTANCE
-from domain.instance_events import InstanceRequested
-from domain.instance_state import ENDED, Instance, Status
+from domain.instance_state import Status
+from domain.key_scope import CompiledScope, KeyScope, compiled
+from domain.organization import ORGANIZATION
+from domain.share import SHARE, share_id_of
+from domain.user import USER
+from domain.values import Plan
 from projections.projection import Entry
+from projections.routing_rows import (
+    AGGREGATES,
+    DeploymentRow,
+    ForgottenRow,
+    InstanceRow,
+    KeyRow,
+    OfferingRow,
+    OrganizationRow,
+    RoutingRow,
+    ShareRow,
+    aggregate_of,
+    next_row,
+)
 from projections.table import fingerprint
 
-AGGREGATES = (API_KEY.aggregate, DEPLOYMENT.aggregate, INSTANCE.aggregate)
-"""Events of other aggregates change nothing here."""
-SUBJECTS = tuple(f"evt.*.{aggregate}.*" for aggregate in AGGREGATES)
-"""What a follower needs to read."""
+K = TypeVar("K")
+M = TypeVar("M")
+V = TypeVar("V")
 
+SCOPES_SHARED = 4096
+"""Different scopes of which keys share one compiled form."""
+PIECE_ROWS = 500
+"""Encoded in less than a millisecond, for which the event loop may have to wait."""
 
-class KeyRow(msgspec.Struct, frozen=True, kw_only=True, tag=API_KEY.aggregate):
-    """An API key as the gateway checks it; never the key itself."""
-
-    id: ApiKeyId
-    organization_id: OrganizationId
-    key_sha256: str
-    owner: UserId
-    revoked: bool = False
-
-
-class DeploymentRow(msgspec.Struct, frozen=True, kw_only=True, tag=DEPLOYMENT.aggregate):
-    """A standing wish for a model, whether or not a worker answers for it yet."""
-
-    id: DeploymentId
-    organization_id: OrganizationId
-    model_code: str
-
-
-class InstanceRow(msgspec.Struct, frozen=True, kw_only=True, tag=INSTANCE.aggregate):
-    """An instance that has not ended, as the domain folds it."""
-
-    id: InstanceId
-    organization_id: OrganizationId
-    requested_at: datetime
-    state: Instance
-
-
-RoutingRow = KeyRow | DeploymentRow | InstanceRow
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(RoutingRow)
 
 
 class RoutingSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole table after the event at `position`; `schema` is the fingerprint of the fields it was written with."""
+    """The whole table after the event at `position`.
+
+    Attributes:
+        current_at: UTC, when the log last said that nothing was missing; the table's age is counted from there.
+    """
+
+    position: int
+    current_at: datetime
+    rows: tuple[RoutingRow, ...]
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
+    """First line of a stored snapshot; `rows` are the lines after it, `schema` is the fingerprint of their fields."""
 
     schema: str
     position: int
-    rows: tuple[RoutingRow, ...]
+    current_at: datetime
+    rows: int
+
+
+class KnownKey(msgspec.Struct, frozen=True):
+    """A key's row, and its scope ready to be asked."""
+
+    row: KeyRow
+    scope: CompiledScope
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +87,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         weight: how much of the load it can take beside its peers: its number of GPUs, at least 1.
+        missing: activation flags without which its instance may not work; it gets no request while there are any.
     """
 
     instance_id: InstanceId
@@ -85,13 +98,11 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     weight: int
     requested_at: datetime
+    missing: tuple[Flag, ...] = ()
 
-
-class LiveModel(msgspec.Struct, frozen=True):
-    """A model code that at least one ready worker answers for; `since` is when the eldest of them was requested."""
-
-    code: str
-    since: datetime
+    @property
+    def takes_requests(self) -> bool:
+        return self.status == "ready" and not self.missing
 
 
 class RoutingTable:
@@ -104,9 +115,12 @@ class RoutingTable:
     def __init__(self, rows: Iterable[RoutingRow] = (), *, position: int = 0) -> None:
         self.position = position
         self._rows: dict[tuple[str, str], RoutingRow] = {}
-        self._keys: dict[str, KeyRow] = {}
+        self._keys: dict[str, KnownKey] = {}
+        self._slugs: dict[str, OrganizationId] = {}
+        self._offerings: dict[OrganizationId, dict[str, OfferingRow]] = {}
         self._wanted: Counter[tuple[str, str]] = Counter()
-        self._workers: dict[tuple[str, str], dict[InstanceId, Worker]] = {}
+        self._waiting: dict[tuple[str, str], dict[InstanceId, tuple[Flag, ...]]] = {}
+        self._workers: dict[str, dict[str, dict[InstanceId, Worker]]] = {}
         for row in rows:
             self._put(row)
 
@@ -115,11 +129,10 @@ class RoutingTable:
         if entry.position <= self.position:
             return
         self.position = entry.position
-        aggregate, row_id = entry.envelope.aggregate, entry.envelope.id
-        if aggregate not in AGGREGATES:
+        if entry.envelope.aggregate not in AGGREGATES:
             return
-        before = self.row(aggregate, row_id)
-        after = _next_row(before, entry)
+        before = self.row(entry.envelope.aggregate, entry.envelope.id)
+        after = next_row(before, entry)
         if after is before:
             return
         if before is not None:
@@ -133,72 +146,157 @@ class RoutingTable:
     def rows(self) -> Iterator[RoutingRow]:
         return iter(self._rows.values())
 
-    def snapshot(self) -> RoutingSnapshot:
-        return RoutingSnapshot(schema=_fingerprint(), position=self.position, rows=tuple(self._rows.values()))
+    def snapshot(self, current_at: datetime) -> RoutingSnapshot:
+        return RoutingSnapshot(position=self.position, current_at=current_at, rows=tuple(self._rows.values()))
 
-    def find_key(self, key_sha256: str) -> KeyRow | None:
+    def find_key(self, key_sha256: str) -> KnownKey | None:
+        """The key with this secret, or with this one as its secret before the last rotation, however long ago."""
         return self._keys.get(key_sha256)
+
+    def is_orphaned(self, key: KeyRow) -> bool:
+        """True once nobody stands behind a key: its organisation was deleted, its owner left it or was forgotten."""
+        organization, owner = self._organization(key.organization_id), key.state.owner
+        if organization is None or organization.deleted:
+            return True
+        return owner is not None and (
+            owner not in organization.members or isinstance(self.row(USER.aggregate, owner), ForgottenRow)
+        )
+
+    def find_offering(self, slug: str, code: str) -> OfferingRow | None:
+        """By its public name; a slug that an organisation gave up names nothing."""
+        provider = self._slugs.get(slug)
+        return self._offerings.get(provider, {}).get(code) if provider is not None else None
+
+    def list_offerings(self) -> Iterator[tuple[str, OfferingRow]]:
+        """Every offering of every organisation, with the slug that names it; not ordered."""
+        for slug, provider in self._slugs.items():
+            for offering in self._offerings.get(provider, {}).values():
+                yield slug, offering
+
+    def find_share(self, offering_id: OfferingId, consumer: OrganizationId) -> ShareRow | None:
+        found = self.row(SHARE.aggregate, share_id_of(offering_id, consumer))
+        return found if isinstance(found, ShareRow) else None
+
+    def plan_of(self, organization: OrganizationId) -> Plan:
+        known = self._organization(organization)
+        return known.plan if known else "free"
 
     def candidates(self, organization: str, model_code: str) -> Sequence[Worker]:
         """Every registered worker of the organisation's instances of this model, whatever its status."""
-        return tuple(self._workers.get((organization, model_code), {}).values())
+        return tuple(self._workers.get(organization, {}).get(model_code, {}).values())
 
     def knows(self, organization: str, model_code: str) -> bool:
         """True when the organisation wants this model: a standing deployment, or an instance that has not ended."""
         return self._wanted[organization, model_code] > 0
 
+    def missing_flags(self, organization: str, model_code: str) -> tuple[Flag, ...]:
+        """Activation flags that instances of this model wait for."""
+        waiting = self._waiting.get((organization, model_code), {})
+        return tuple(dict.fromkeys(flag for flags in waiting.values() for flag in flags))
+
     def has_instance(self, instance_id: str) -> bool:
         return (INSTANCE.aggregate, instance_id) in self._rows
 
-    def live_models(self, organization: str) -> Sequence[LiveModel]:
-        """The organisation's models with a ready worker, by code."""
-        live = []
-        for (owner, code), workers in self._workers.items():
-            ready = [worker.requested_at for worker in workers.values() if worker.status == "ready"]
-            if owner == organization and ready:
-                live.append(LiveModel(code, min(ready)))
-        return sorted(live, key=lambda model: model.code)
+    def live_since(self, organization: str, model_code: str) -> datetime | None:
+        """When the eldest of the workers that take requests was requested; None when there is none."""
+        workers = self._workers.get(organization, {}).get(model_code, {}).values()
+        return min((worker.requested_at for worker in workers if worker.takes_requests), default=None)
+
+    def models_of(self, organization: str) -> Sequence[str]:
+        """Codes of the models that the organisation has registered workers of."""
+        return tuple(self._workers.get(organization, {}))
+
+    def _organization(self, organization_id: OrganizationId) -> OrganizationRow | None:
+        row = self.row(ORGANIZATION.aggregate, organization_id)
+        return row if isinstance(row, OrganizationRow) else None
 
     def _put(self, row: RoutingRow) -> None:
-        self._rows[_aggregate(row), row.id] = row
-        if isinstance(row, KeyRow):
-            self._keys[row.key_sha256] = row
-            return
-        place = (row.organization_id, _model_code(row))
-        self._wanted[place] += 1
-        worker = _worker(row)
-        if worker is not None:
-            self._workers.setdefault(place, {})[worker.instance_id] = worker
+        self._rows[aggregate_of(row), row.id] = row
+        match row:
+            case KeyRow():
+                known = KnownKey(row, _compiled(row.state.scope))
+                self._keys.update((secret, known) for secret in _secrets(row))
+            case OrganizationRow():
+                if row.slug and not row.deleted:
+                    self._slugs[row.slug] = row.id
+            case OfferingRow():
+                self._offerings.setdefault(row.organization_id, {})[row.state.code] = row
+            case DeploymentRow():
+                self._wanted[row.organization_id, row.model_code] += 1
+            case InstanceRow():
+                self._put_instance(row)
+            case ForgottenRow() | ShareRow():
+                pass  # looked up by id
 
     def _drop(self, row: RoutingRow) -> None:
-        del self._rows[_aggregate(row), row.id]
-        if isinstance(row, KeyRow):
-            self._keys.pop(row.key_sha256, None)
-            return
+        del self._rows[aggregate_of(row), row.id]
+        match row:
+            case KeyRow():
+                for secret in _secrets(row):
+                    self._keys.pop(secret, None)
+            case OrganizationRow():
+                if self._slugs.get(row.slug) == row.id:
+                    del self._slugs[row.slug]
+            case OfferingRow():
+                _remove(self._offerings, row.organization_id, row.state.code)
+            case DeploymentRow():
+                self._want_less((row.organization_id, row.model_code))
+            case InstanceRow():
+                self._drop_instance(row)
+            case ForgottenRow() | ShareRow():
+                pass
+
+    def _put_instance(self, row: InstanceRow) -> None:
         place = (row.organization_id, _model_code(row))
+        self._wanted[place] += 1
+        if missing := row.state.activation.missing:
+            self._waiting.setdefault(place, {})[row.id] = missing
+        worker = _worker(row)
+        if worker is not None:
+            self._workers.setdefault(place[0], {}).setdefault(place[1], {})[row.id] = worker
+
+    def _drop_instance(self, row: InstanceRow) -> None:
+        place = (row.organization_id, _model_code(row))
+        self._want_less(place)
+        _remove(self._waiting, place, row.id)
+        models = self._workers.get(place[0], {})
+        _remove(models, place[1], row.id)
+        if not models:
+            self._workers.pop(row.organization_id, None)
+
+    def _want_less(self, place: tuple[str, str]) -> None:
         self._wanted[place] -= 1
         if not self._wanted[place]:
             del self._wanted[place]
-        workers = self._workers.get(place, {})
-        workers.pop(InstanceId(row.id), None)
-        if not workers:
-            self._workers.pop(place, None)
 
 
-def encode_snapshot(snapshot: RoutingSnapshot) -> bytes:
-    """JSON, so that an operator can read it."""
-    return msgspec.json.encode(snapshot)
+def encode_snapshot(snapshot: RoutingSnapshot) -> Iterator[bytes]:
+    """One line of JSON a row, so that an operator can read it; in pieces, so that a thread at it holds up nobody."""
+    head = _Head(
+        schema=_fingerprint(), position=snapshot.position, current_at=snapshot.current_at, rows=len(snapshot.rows)
+    )
+    yield msgspec.json.encode(head) + b"\n"
+    for start in range(0, len(snapshot.rows), PIECE_ROWS):
+        yield _encoder.encode_lines(snapshot.rows[start : start + PIECE_ROWS])
 
 
-def table_from_snapshot(data: bytes) -> RoutingTable:
-    """The table that `encode_snapshot` wrote.
+def decode_snapshot(data: bytes) -> RoutingSnapshot:
+    """What `encode_snapshot` wrote.
 
     Raises:
         ValueError: damaged, or of another schema; read the log instead.
     """
-    snapshot = msgspec.json.decode(data, type=RoutingSnapshot)
-    if snapshot.schema != _fingerprint():
+    first, _, rest = data.partition(b"\n")
+    head = msgspec.json.decode(first, type=_Head)
+    if head.schema != _fingerprint():
         raise ValueError("the routing snapshot was written with other fields than this program's")
+    rows = _decoder.decode_lines(rest)
+    if len(rows) != head.rows:
+        raise ValueError(f"the routing snapshot is truncated: {len(rows)} of {head.rows} rows")
+    return RoutingSnapshot(position=head.position, current_at=head.current_at, rows=tuple(rows))
+
+
+def table_from(snapshot: RoutingSnapshot) -> RoutingTable:
     return RoutingTable(snapshot.rows, position=snapshot.position)
 
 
@@ -208,50 +306,20 @@ def _fingerprint() -> str:
     return fingerprint(RoutingRow)
 
 
-def _next_row(before: RoutingRow | None, entry: Entry) -> RoutingRow | None:
-    envelope = entry.envelope
-    if envelope.aggregate == INSTANCE.aggregate:
-        return _next_instance(before if isinstance(before, InstanceRow) else None, entry)
-    match entry.event:
-        case ApiKeyIssued() as issued:
-            return KeyRow(
-                id=ApiKeyId(envelope.id),
-                organization_id=envelope.organization,
-                key_sha256=issued.key_sha256,
-                owner=issued.owner,
-            )
-        case ApiKeyRevoked() if isinstance(before, KeyRow):
-            return msgspec.structs.replace(before, revoked=True)
-        case DeploymentRequested() as wish:
-            return DeploymentRow(
-                id=DeploymentId(envelope.id), organization_id=envelope.organization, model_code=wish.model_code
-            )
-        case DeploymentRefused() | DeploymentStopped():
-            return None
-        case _:
-            return before
+def _secrets(row: KeyRow) -> Sequence[str]:
+    """The hashes that find a key: of its secret, and of the one before."""
+    return [secret for secret in (row.state.key_sha256, row.state.previous_sha256) if secret]
 
 
-def _next_instance(before: InstanceRow | None, entry: Entry) -> InstanceRow | None:
-    envelope = entry.envelope
-    if before is None:
-        if not isinstance(entry.event, InstanceRequested):
-            return None
-        before = InstanceRow(
-            id=InstanceId(envelope.id),
-            organization_id=envelope.organization,
-            requested_at=envelope.at,
-            state=INSTANCE.initial,
-        )
-    state = INSTANCE.evolve(before.state, entry.event, envelope.at)
-    return None if state.status in ENDED else msgspec.structs.replace(before, state=state)
+@lru_cache(maxsize=SCOPES_SHARED)
+def _compiled(scope: KeyScope) -> CompiledScope:
+    """Of keys with the same scope, which most are, one is kept."""
+    return compiled(scope)
 
 
-def _worker(row: DeploymentRow | InstanceRow) -> Worker | None:
-    if isinstance(row, DeploymentRow) or row.state.request is None:
-        return None
+def _worker(row: InstanceRow) -> Worker | None:
     request, state = row.state.request, row.state
-    if state.worker_id is None or not state.engine_url:
+    if request is None or state.worker_id is None or not state.engine_url:
         return None
     return Worker(
         instance_id=row.id,
@@ -262,14 +330,18 @@ def _worker(row: DeploymentRow | InstanceRow) -> Worker | None:
         status=state.status,
         weight=max(1, request.gpu_count),
         requested_at=row.requested_at,
+        missing=state.activation.missing,
     )
 
 
-def _aggregate(row: RoutingRow) -> str:
-    return str(row.__struct_config__.tag)
-
-
-def _model_code(row: DeploymentRow | InstanceRow) -> str:
-    if isinstance(row, DeploymentRow):
-        return row.model_code
+def _model_code(row: InstanceRow) -> str:
     return row.state.request.model_code if row.state.request else ""
+
+
+def _remove(groups: dict[K, dict[M, V]], group: K, member: M) -> None:
+    """Takes a member out of its group, and an empty group out altogether."""
+    members = groups.get(group)
+    if members is not None:
+        members.pop(member, None)
+        if not members:
+            del groups[group]

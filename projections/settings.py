@@ -1,16 +1,17 @@
-"""What people set instead of the defaults, and which provider credentials an organisation has given (never which ones).
+"""What people set instead of the defaults, and which provider credentials an organisation has given: names, no more.
 
-setting ──> settings (organisation, provider, key)        provider_credentials ──> credentials (names, who, when)
+    setting ──> settings (organisation, provider, key)        provider_credentials ──> credentials (names, who, when)
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import assert_never
 
 import msgspec
 
 from domain.ids import PLATFORM, OrganizationId
-from domain.provider_credentials import ProviderCredentialsRemoved, ProviderCredentialsSet
-from domain.setting import SettingSet, SettingUnset, Value
+from domain.provider_credentials import ProviderCredentialsEvent, ProviderCredentialsRemoved, ProviderCredentialsSet
+from domain.setting import SettingEvent, SettingSet, SettingUnset, Value
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, find_all
 from projections.table import Table
@@ -20,7 +21,7 @@ CREATE TABLE settings (
     organization_id text NOT NULL,
     provider text NOT NULL,
     key text NOT NULL,
-    value text NOT NULL,
+    value text,
     PRIMARY KEY (organization_id, provider, key)
 );
 CREATE TABLE provider_credentials (
@@ -47,7 +48,7 @@ class _Setting(msgspec.Struct, frozen=True, kw_only=True):
     organization_id: OrganizationId
     provider: str
     key: str
-    value: str
+    value: str | None
 
 
 class _Credentials(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,10 +68,10 @@ async def find_settings(connection: Connection, organization_id: str, provider: 
     """An organisation's overrides for a provider."""
     query = """
         SELECT organization_id, provider, key, value FROM settings
-        WHERE organization_id = %s AND provider = %s ORDER BY key LIMIT %s
+        WHERE organization_id = %s AND provider = %s AND value IS NOT NULL ORDER BY key LIMIT %s
     """
     rows = await find_all(connection, _Setting, query, (organization_id, provider, MAX_LIST_ROWS))
-    return {row.key: _values.decode(row.value) for row in rows}
+    return {row.key: _values.decode(row.value) for row in rows if row.value is not None}
 
 
 async def find_global_settings(connection: Connection) -> dict[str, Value]:
@@ -82,7 +83,7 @@ async def list_credentials(connection: Connection, organization_id: str) -> list
     """By provider; those that were removed are absent."""
     query = """
         SELECT organization_id, provider, names, set_by, set_at FROM provider_credentials
-        WHERE organization_id = %s ORDER BY provider LIMIT %s
+        WHERE organization_id = %s AND names <> '' ORDER BY provider LIMIT %s
     """
     rows = await find_all(connection, _Credentials, query, (organization_id, MAX_LIST_ROWS))
     return [
@@ -92,35 +93,32 @@ async def list_credentials(connection: Connection, organization_id: str) -> list
 
 
 async def apply(entries: Sequence[Entry], connection: Connection) -> None:
-    settings: dict[tuple[str, str, str], _Setting | None] = {}
-    credentials: dict[tuple[str, str], _Credentials | None] = {}
+    settings: dict[tuple[str, str, str], _Setting] = {}
+    credentials: dict[tuple[str, str], _Credentials] = {}
     for entry in entries:
         organization_id = entry.envelope.organization
-        match entry.event:
-            case SettingSet() as event:
+        event: SettingEvent | ProviderCredentialsEvent = entry.event
+        match event:
+            case SettingSet() | SettingUnset():
                 settings[organization_id, event.provider, event.key] = _setting(event, organization_id)
-            case SettingUnset() as event:
-                settings[organization_id, event.provider, event.key] = None
-            case ProviderCredentialsSet() as event:
+            case ProviderCredentialsSet() | ProviderCredentialsRemoved():
                 credentials[organization_id, event.provider] = _given(event, entry)
-            case ProviderCredentialsRemoved() as event:
-                credentials[organization_id, event.provider] = None
-    await _settings.put(connection, [row for row in settings.values() if row is not None])
-    await _settings.remove(connection, [key for key, row in settings.items() if row is None])
-    await _credentials.put(connection, [row for row in credentials.values() if row is not None])
-    await _credentials.remove(connection, [key for key, row in credentials.items() if row is None])
+            case _:
+                assert_never(event)
+    await _settings.put(connection, settings.values())
+    await _credentials.put(connection, credentials.values())
 
 
-def _setting(event: SettingSet, organization_id: OrganizationId) -> _Setting:
-    value = msgspec.json.encode(event.value).decode()
+def _setting(event: SettingEvent, organization_id: OrganizationId) -> _Setting:
+    value = msgspec.json.encode(event.value).decode() if isinstance(event, SettingSet) else None
     return _Setting(organization_id=organization_id, provider=event.provider, key=event.key, value=value)
 
 
-def _given(event: ProviderCredentialsSet, entry: Entry) -> _Credentials:
+def _given(event: ProviderCredentialsEvent, entry: Entry) -> _Credentials:
     return _Credentials(
         organization_id=entry.envelope.organization,
         provider=event.provider,
-        names=" ".join(sorted(event.names)),
+        names=" ".join(sorted(event.names)) if isinstance(event, ProviderCredentialsSet) else "",
         set_by=entry.envelope.actor,
         set_at=entry.envelope.at,
     )

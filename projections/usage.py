@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from psycopg import sql
 
-from domain.ids import ApiKeyId, DeploymentId, InstanceId, OrganizationId
+from domain.ids import ApiKeyId, DeploymentId, InstanceId, OfferingId, OrganizationId, ShareId
 from domain.usage import Outcome, UsageRecord
 from projections.projection import Connection, Projection, UsageEntry
 from projections.query import MAX_LIST_ROWS, find_all, find_one, page_rows
@@ -41,7 +41,12 @@ CREATE TABLE usage_records (
     cached_tokens bigint NOT NULL,
     counted_by text NOT NULL,
     ttft_ms double precision,
-    duration_ms double precision NOT NULL
+    duration_ms double precision NOT NULL,
+    provider_organization_id text NOT NULL,
+    offering_id text NOT NULL,
+    share_id text NOT NULL,
+    input_eur_micros_per_million bigint NOT NULL,
+    output_eur_micros_per_million bigint NOT NULL
 );
 CREATE INDEX usage_records_by_organization ON usage_records (organization_id, at);
 CREATE TABLE usage_totals (
@@ -112,6 +117,11 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     counted_by: str
     ttft_ms: float | None
     duration_ms: float
+    provider_organization_id: OrganizationId
+    offering_id: OfferingId
+    share_id: ShareId
+    input_eur_micros_per_million: int
+    output_eur_micros_per_million: int
 
 
 class _LastUse(msgspec.Struct, frozen=True):
@@ -197,4 +207,4 @@ _ADD_UP = """
         last_request_at = greatest(usage_totals.last_request_at, excluded.last_request_at)
 """
 
-USAGE = Projection("usage", 1, _TABLES, apply, stream="USAGE")
+USAGE = Projection("usage", 2, _TABLES, apply, stream="USAGE")

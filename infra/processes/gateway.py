@@ -44,7 +44,8 @@ async def run(environment: Environment) -> None:
         listener = socket.create_server((environment.host, environment.gateway_port))
     except OSError as error:
         raise _unfit(f"{error}; does a gateway run already? See INVENTIV_GATEWAY_PORT, INVENTIV_DATA_DIR") from error
-    feed, usage = RoutingFeed(folder / "routing.json", time.monotonic), UsageStream()
+    feed = RoutingFeed(folder / "routing.json", time.monotonic, trust_s=environment.key_trust_s)
+    usage = UsageStream()
     loads, meter = Loads(stale_s=environment.worker_stale_s, now_s=time.monotonic), Meter(spool, usage.publish)
     await feed.start(environment.postgres_url)
     async with AsyncExitStack() as stack:
@@ -52,7 +53,13 @@ async def run(environment: Environment) -> None:
         session = await stack.enter_async_context(client_session())
         services = Services(table=lambda: feed.table, loads=loads, meter=meter, session=session, now_s=time.monotonic)
         now, new_id = (lambda: datetime.now(UTC)), (lambda: str(uuid7()))
-        gateway = Gateway(services=services, readiness=feed.readiness, now=now, new_id=new_id)
+        gateway = Gateway(
+            services=services,
+            readiness=feed.readiness,
+            now=now,
+            new_id=new_id,
+            trusted_proxies=environment.proxy_networks,
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 work = (meter.run(), feed.keep_saved(loads), keep_linked(environment, feed, loads, usage, stack))

@@ -1,31 +1,38 @@
 """Routing tables for specifications: what happened, told in one line each, folded by the real table.
 
 routing(ready("i1", port=8000), key(CLEAR_KEY))        entries in the given order, positions 1, 2, 3 ...
+
+A key is told with its organisation and owner, without whom it would be nobody's.
 """
 
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 from msgspec.structs import replace
 
+from domain.activation import FLAGS
 from domain.api_key import ApiKeyIssued, key_from, key_hash
 from domain.deployment import DeploymentRequested
-from domain.ids import EventId, OrganizationId
+from domain.ids import EventId, OrganizationId, UserId
 from domain.instance_events import DrainStarted, InstanceReady, InstanceRequested, WorkerRegistered
+from domain.key_scope import KeyScope
 from domain.message import Envelope, payload_hash, subject_of
+from domain.offering import OfferingPublished, Terms, offering_id_of
+from domain.organization import MemberAdded, OrganizationCreated
+from domain.share import OfferingShared, ShareTerms, share_id_of
 from infra.events.port import Append, EventLog
 from projections.projection import Entry
 from projections.routing_table import RoutingTable
-from tests.examples import ACME, example
+from tests.examples import ACME, ALICE, GLOBEX, example
 from tests.given import EVENTS, NOON
 
 MODEL = "mock-echo-model"
 CLEAR_KEY = key_from(b"\x07" * 28)
 STRANGERS_KEY = key_from(b"\x08" * 28)
-GLOBEX = "0192aaaa-0000-7000-8000-00000globex0"
+SLUGS: dict[str, str] = {ACME: "acme", GLOBEX: "globex"}
 
 Said = tuple[str, str, Any]
 """(organisation, aggregate id, event)"""
@@ -43,9 +50,43 @@ def routing(*told: Iterable[Said]) -> RoutingTable:
     return table
 
 
-def key(clear: str = CLEAR_KEY, *, organization: str = ACME, key_id: str = "k1") -> list[Said]:
-    issued = replace(example(ApiKeyIssued), key_sha256=key_hash(clear), key_prefix=clear[:12])
-    return [(organization, key_id, issued)]
+def founded(organization: str = ACME, slug: str = "", *, member: UserId = ALICE) -> list[Said]:
+    """An organisation of one member."""
+    slug = slug or SLUGS[organization]
+    joined = MemberAdded(user_id=member, role="owner")
+    return [
+        (organization, organization, OrganizationCreated(name=slug, slug=slug)),
+        (organization, organization, joined),
+    ]
+
+
+def key(clear: str = CLEAR_KEY, *, organization: str = ACME, key_id: str = "k1", **changes: Any) -> list[Said]:
+    changes = {"key_sha256": key_hash(clear), "key_prefix": clear[:12], **changes}
+    return [*founded(organization), (organization, key_id, replace(example(ApiKeyIssued), **changes))]
+
+
+def scoped(**limits: Any) -> list[Said]:
+    """The one key, with a scope."""
+    return key(scope=KeyScope(role="owner", **limits))
+
+
+def offered(
+    code: str = "chat", *, organization: str = ACME, model: str = MODEL, activated: Sequence[str] = FLAGS, **terms: Any
+) -> list[Said]:
+    wanted: dict[str, Any] = {"visibility": "public", "access_policy": "free", **terms}
+    changes = {"code": code, "model_code": model, "terms": Terms(name=code, **wanted), "activated": tuple(activated)}
+    published = replace(example(OfferingPublished), **changes)
+    return [(organization, offering_id_of(OrganizationId(organization), code), published)]
+
+
+def shared(
+    consumer: str, code: str = "chat", *, organization: str = ACME, at: datetime = NOON, **terms: Any
+) -> list[Said]:
+    offering_id = offering_id_of(OrganizationId(organization), code)
+    whom = OrganizationId(consumer)
+    granted = ShareTerms(starts_at=at, **terms)
+    share = replace(example(OfferingShared), offering_id=offering_id, consumer=whom, terms=granted)
+    return [(organization, share_id_of(offering_id, whom), share)]
 
 
 def deployed(model: str = MODEL, *, organization: str = ACME, deployment_id: str = "d1") -> list[Said]:

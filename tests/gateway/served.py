@@ -20,6 +20,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from domain.network import Network
 from domain.usage import UsageRecord
 from gateway.app import Gateway, Readiness
 from gateway.exchange import Services
@@ -41,6 +42,8 @@ class Served:
     table: RoutingTable
     spool: FileSpool
     ready: bool = True
+    age_s: float = 0.0
+    trust_s: float = 600.0
     usage: list[UsageRecord] = field(default_factory=list)
 
     async def publish(self, postings: Sequence[Posting]) -> None:
@@ -66,7 +69,11 @@ async def until(holds: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def served(
-    table: RoutingTable, *, timeouts: Timeouts | None = None, spool_bytes: int = 10**6
+    table: RoutingTable,
+    *,
+    timeouts: Timeouts | None = None,
+    spool_bytes: int = 10**6,
+    trusted_proxies: Sequence[Network] = (),
 ) -> AsyncIterator[Served]:
     with TemporaryDirectory() as folder:
         spool = FileSpool(Path(folder) / "spool", max_bytes=spool_bytes)
@@ -87,6 +94,7 @@ async def served(
                 readiness=lambda: _readiness(one),
                 now=lambda: datetime.now(UTC),
                 new_id=lambda: f"req-{next(counter)}",
+                trusted_proxies=trusted_proxies,
             )
             metering = asyncio.ensure_future(meter.run())
             try:
@@ -101,13 +109,20 @@ async def served(
 
 
 def _readiness(one: Served) -> Readiness:
-    return Readiness(ready=one.ready, source="test", position=one.table.position, log_connected=True, age_s=0.0)
+    return Readiness(
+        ready=one.ready,
+        trusted=one.age_s <= one.trust_s,
+        source="test",
+        position=one.table.position,
+        log_connected=True,
+        age_s=one.age_s,
+    )
 
 
 @asynccontextmanager
 async def _uvicorn(app: Any) -> AsyncIterator[int]:
     """uvicorn's own protocol on a listener of ours: its server object looks only every 0.1 s whether to stop."""
-    config = uvicorn.Config(app, http="httptools", lifespan="off", log_config=None)
+    config = uvicorn.Config(app, http="httptools", lifespan="off", log_config=None, proxy_headers=False)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()

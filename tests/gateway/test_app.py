@@ -10,10 +10,9 @@ import pytest
 from openai import AsyncOpenAI, AuthenticationError, NotFoundError
 
 from gateway.wire import MAX_BODY_BYTES
-from tests.examples import ACME
+from tests.examples import ACME, GLOBEX
 from tests.gateway.routing import (
     CLEAR_KEY,
-    GLOBEX,
     MODEL,
     STRANGERS_KEY,
     deployed,
@@ -151,6 +150,7 @@ BAD_REQUESTS: list[tuple[str, str, bytes, int, str]] = [
     ("POST", CHAT, b"{", 400, "invalid_json"),
     ("POST", CHAT, b"{}", 400, "missing_model"),
     ("POST", CHAT, b'{"model":"nope"}', 404, "model_not_found"),
+    ("POST", CHAT, b'{"model":"no/where"}', 404, "offering_not_found"),
     ("POST", CHAT, b'{"model":"asleep/model"}', 503, "no_ready_worker"),
     ("POST", CHAT, b" " * (MAX_BODY_BYTES + 1), 413, "request_too_large"),
     ("GET", CHAT, b"", 405, "method_not_allowed"),
@@ -219,7 +219,7 @@ async def test_readiness_tells_the_tables_position_and_age(gateway: Served) -> N
         told = await reply.json()
     assert reply.status == 200
     assert told["position"] == gateway.table.position
-    assert set(told) == {"ready", "source", "position", "log_connected", "age_s", "usage_kept"}
+    assert set(told) == {"ready", "trusted", "source", "position", "log_connected", "age_s", "usage_kept"}
 
 
 async def test_a_draining_worker_finishes_its_stream_and_gets_no_new_one() -> None:

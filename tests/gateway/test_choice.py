@@ -2,8 +2,11 @@
 
 import pytest
 
+from domain.activation import FLAGS
+from domain.instance_events import InstanceDeactivated
 from gateway.choice import choose, why_none
 from gateway.loads import Load
+from gateway.wire import model_not_found
 from projections.routing_table import Worker
 from tests.examples import ACME
 from tests.gateway.routing import MODEL, draining, ready, registered, routing
@@ -55,17 +58,24 @@ def test_nobody_is_chosen_when_none_is_fit() -> None:
     assert chosen([], {}) is None
 
 
-def test_an_unknown_model_is_not_found() -> None:
-    refusal = why_none("nope", known=False)
-    assert (refusal.status, refusal.code, refusal.param) == (404, "model_not_found", "model")
+def test_workers_whose_instance_lacks_a_flag_are_not_chosen() -> None:
+    for flag in FLAGS:
+        table = routing(ready("a"), ready("b"), [(ACME, "a", InstanceDeactivated(flag=flag))])
+        assert chosen(list(table.candidates(ACME, MODEL)), {"b": Load(outstanding=99)}) == "b"
 
 
-def test_a_known_model_without_a_ready_worker_asks_to_come_again() -> None:
-    refusal = why_none(MODEL, known=True)
-    assert (refusal.status, refusal.code) == (503, "no_ready_worker")
+def test_without_a_ready_worker_one_is_asked_to_come_again() -> None:
+    refusal = why_none(MODEL)
+    assert (refusal.status, refusal.code, refusal.param) == (503, "no_ready_worker", "model")
     assert dict(refusal.headers)[b"retry-after"] == b"5"
+    assert "activation" not in refusal.message
+
+
+def test_a_missing_activation_is_named() -> None:
+    assert "wait for their economic activation" in why_none(MODEL, ["economic"]).message
+    assert "wait for their technical and their economic activation" in why_none(MODEL, FLAGS).message
 
 
 def test_a_long_model_name_is_not_echoed_whole() -> None:
-    assert len(why_none("m" * 10_000, known=False).message) < 300
-    assert len(why_none("m" * 10_000, known=True).message) < 300
+    assert len(why_none("m" * 10_000).message) < 300
+    assert len(model_not_found("m" * 10_000).message) < 300

@@ -3,9 +3,11 @@
 from datetime import timedelta
 from typing import Any
 
+import msgspec
+
 from domain.usage import UsageRecord
 from projections.projection import UsageEntry
-from projections.usage import USAGE, find_instance_usage, find_last_uses, list_requests, list_usage
+from projections.usage import USAGE, find_instance_usage, find_last_uses, list_kept, list_requests, list_usage
 from tests.given import NOON
 from tests.projections.examples import usage_record
 from tests.projections.grammar import projected
@@ -39,6 +41,31 @@ async def test_a_request_counts_once_within_a_batch_and_across_batches(postgres_
         rows = await list_requests(connection, "org-1")
     assert totals.total_requests == 2
     assert [(row.request_id, row.position) for row in rows] == [("b", 3), ("a", 1)]
+
+
+OFFERED = {
+    "provider_organization_id": "org-2",
+    "offering_id": "offering-1",
+    "share_id": "share-1",
+    "input_eur_micros_per_million": 200_000,
+    "output_eur_micros_per_million": 600_000,
+}
+
+
+async def test_whose_offering_was_called_and_at_which_price_is_kept_and_given_back(postgres_url: str) -> None:
+    entries = _entries(_at(1, "own"), _at(2, "offered", **OFFERED))
+    async with projected(postgres_url, USAGE, entries) as connection:
+        assert await list_kept(connection, after=0, limit=10) == entries
+        rows = {row.request_id: row for row in await list_requests(connection, "org-1")}
+        assert await list_requests(connection, "org-2") == []
+    assert {name: getattr(rows["offered"], name) for name in OFFERED} == OFFERED
+    assert (rows["own"].offering_id, rows["own"].input_eur_micros_per_million) == ("", 0)
+
+
+def test_a_record_from_before_offerings_is_still_read() -> None:
+    fields = msgspec.json.decode(msgspec.json.encode(usage_record()))
+    old = {name: value for name, value in fields.items() if name not in OFFERED}
+    assert msgspec.convert(old, UsageRecord) == usage_record()
 
 
 async def test_usage_is_grouped_by_what_is_asked(postgres_url: str) -> None:

@@ -5,16 +5,20 @@ from hashlib import sha256
 from projections.registry import PROJECTIONS
 
 PINNED = {
-    "organizations": (1, "850429f0f05d"),
-    "users": (1, "b6928a48ec08"),
-    "sessions": (1, "d0b68509b89d"),
-    "api_keys": (1, "705533ccf134"),
-    "models": (1, "54c85dd9e3e6"),
-    "deployments": (1, "c8bb5c14cf19"),
-    "instances": (1, "326e3d53e8d4"),
-    "router": (1, "68a8d72b7b44"),
-    "usage": (1, "d1d555f96d9b"),
-    "audit_log": (2, "3bbf5921ef95"),
+    "organizations": (2, "ed6cd164c659"),
+    "invitations": (1, "34505294c0fb"),
+    "users": (2, "c62d407219e7"),
+    "sessions": (2, "1066495f7b83"),
+    "api_keys": (2, "f738e7e7c9a9"),
+    "models": (2, "ebd7082bb5c6"),
+    "offerings": (1, "b56c01f0fd25"),
+    "shares": (1, "416c251d3ca3"),
+    "deployments": (2, "ae2d44bbcd01"),
+    "instances": (2, "a7491e96bcd7"),
+    "settings": (1, "1dda0052df19"),
+    "router": (2, "35dc4f307cbf"),
+    "usage": (2, "0cf4c5195897"),
+    "audit_log": (3, "453f73cc7688"),
     "audit_tree": (1, "ec58c431e962"),
 }
 
