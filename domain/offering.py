@@ -1,6 +1,6 @@
 """An offering: a model as an organisation offers it to callers, under the public name `<organisation's slug>/<code>`.
 
-    published ──revised──> published ──withdrawn──> (nobody reaches it any more)
+    published ──revised──> published ──withdrawn──> (nobody reaches it any more) ──published──> ...
 
 Its id derives from organisation and code, so a code is taken once without a reservation. Who else may call it is said
 by visibility, access policy and shares (entitlement.py); the surprising rule: its own organisation always may.
@@ -14,8 +14,14 @@ import msgspec
 from msgspec.structs import replace
 
 from domain.activation import Activation, Flag, activation_with, with_flag
-from domain.decider import Decider
+from domain.decider import Decider, Rejected
 from domain.ids import ModelId, OfferingId, OrganizationId, derived_id
+from domain.values import MAX_NAME_LENGTH, MAX_SLUG_LENGTH, slug_of
+
+MAX_DESCRIPTION_LENGTH = 2000
+MAX_PRICE_EUR_MICROS = 1_000_000_000_000
+"""A million euro for a million tokens: beyond it, somebody took one unit for another."""
+MAX_TRIAL_DAYS = 365
 
 Visibility = Literal["public", "unlisted", "private"]
 AccessPolicy = Literal["free", "subscription_required", "request_required", "pay_per_token", "trial"]
@@ -134,7 +140,80 @@ def evolve(state: Offering, event: OfferingEvent, _at: datetime) -> Offering:
 
 
 def decide(state: Offering, command: OfferingCommand, _at: datetime) -> Sequence[OfferingEvent]:
-    raise NotImplementedError
+    match command:
+        case PublishOffering():
+            return _publish(state, command)
+        case ReviseOffering():
+            return _revise(_live(state), command)
+        case WithdrawOffering():
+            return [OfferingWithdrawn()] if _published(state).live else []
+        case ActivateOffering():
+            return [] if _live(state).activation.is_set(command.flag) else [OfferingActivated(flag=command.flag)]
+        case DeactivateOffering():
+            return [OfferingDeactivated(flag=command.flag)] if _live(state).activation.is_set(command.flag) else []
+        case _:
+            assert_never(command)
+
+
+def _publish(state: Offering, command: PublishOffering) -> Sequence[OfferingEvent]:
+    if state.live:
+        if (state.model_id, state.terms) == (command.model_id, command.terms):
+            return []
+        raise Rejected("offering_already_exists", f"Your organisation already offers {command.code}; revise that one.")
+    if slug_of(command.code, "") != command.code or not command.code:
+        raise Rejected(
+            "invalid_code",
+            f"A code has at most {MAX_SLUG_LENGTH} lower-case letters and digits, with single hyphens between them.",
+        )
+    refuse_terms(command.terms)
+    return [
+        OfferingPublished(
+            model_id=command.model_id,
+            model_code=command.model_code,
+            code=command.code,
+            terms=command.terms,
+            activated=command.activate,
+        )
+    ]
+
+
+def _revise(state: Offering, command: ReviseOffering) -> Sequence[OfferingEvent]:
+    refuse_terms(command.terms)
+    return [] if state.terms == command.terms else [OfferingRevised(terms=command.terms)]
+
+
+def refuse_terms(terms: Terms) -> None:
+    """Raises Rejected for terms that nobody could publish."""
+    if not terms.name.strip():
+        raise Rejected("name_required", "An offering needs a name.")
+    if len(terms.name) > MAX_NAME_LENGTH:
+        raise Rejected("name_too_long", f"A name has at most {MAX_NAME_LENGTH} characters.")
+    if len(terms.description) > MAX_DESCRIPTION_LENGTH:
+        raise Rejected("description_too_long", f"A description has at most {MAX_DESCRIPTION_LENGTH} characters.")
+    refuse_price(terms.price)
+    if terms.access_policy == "trial" and not 1 <= terms.trial_days <= MAX_TRIAL_DAYS:
+        raise Rejected("invalid_trial_days", f"A trial lasts between 1 and {MAX_TRIAL_DAYS} days.")
+    if terms.access_policy != "trial" and terms.trial_days != 0:
+        raise Rejected("invalid_trial_days", "Trial days belong to the access policy trial alone.")
+
+
+def refuse_price(price: Price) -> None:
+    """Raises Rejected for a price below nothing or beyond reason."""
+    for micros in (price.input_eur_micros_per_million, price.output_eur_micros_per_million):
+        if not 0 <= micros <= MAX_PRICE_EUR_MICROS:
+            raise Rejected("invalid_price", f"A price is between 0 and {MAX_PRICE_EUR_MICROS} EUR millionths.")
+
+
+def _published(state: Offering) -> Offering:
+    if state.terms is None:
+        raise Rejected("offering_not_found", "There is no offering with this id.")
+    return state
+
+
+def _live(state: Offering) -> Offering:
+    if not _published(state).live:
+        raise Rejected("offering_withdrawn", "This offering was withdrawn; publish it again first.")
+    return state
 
 
 OFFERING: Decider[OfferingCommand, OfferingEvent, Offering] = Decider(

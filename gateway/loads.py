@@ -36,11 +36,11 @@ class Loads:
     """Mutable, in memory, for one event loop.
 
     Args:
-        stale_s: silence after which a worker is passed over.
+        stale_s: silence after which a worker is passed over; asked each time, for it is a setting that people change.
         now_s: monotonic clock.
     """
 
-    def __init__(self, *, stale_s: float, now_s: Callable[[], float]) -> None:
+    def __init__(self, *, stale_s: Callable[[], float], now_s: Callable[[], float]) -> None:
         self._stale_s = stale_s
         self._now_s = now_s
         self._loads: dict[str, Load] = {}
@@ -53,7 +53,7 @@ class Loads:
 
     def heard(self, instance_id: str, queue_depth: int) -> None:
         now_s = self._now_s()
-        if self._last_heard_s is None or now_s - self._last_heard_s > DEAF_SHARE * self._stale_s:
+        if self._last_heard_s is None or now_s - self._last_heard_s > DEAF_SHARE * self._stale_s():
             self._listening_since_s = now_s
         self._last_heard_s = now_s
         load = self._loads.setdefault(instance_id, Load())
@@ -62,11 +62,11 @@ class Loads:
 
     def is_stale(self, instance_id: str) -> bool:
         now_s = self._now_s()
-        if self._last_heard_s is None or now_s - self._last_heard_s > DEAF_SHARE * self._stale_s:
+        if self._last_heard_s is None or now_s - self._last_heard_s > DEAF_SHARE * self._stale_s():
             return False
         heard_s = self.of(instance_id).heard_s
         since_s = self._listening_since_s if heard_s is None else max(heard_s, self._listening_since_s)
-        return now_s - since_s > self._stale_s
+        return now_s - since_s > self._stale_s()
 
     @contextmanager
     def request_on(self, instance_id: str) -> Iterator[None]:

@@ -2,16 +2,17 @@
 
 It is also the reader that holds the log to its word: each envelope must be the next version of its aggregate and carry
 the hash of its predecessor's stored bytes. Where that fails, the projection halts and names the position. Envelopes are
-stored undecoded, so an event type that this release does not know is no obstacle.
+stored undecoded, so an event type that this release does not know is no obstacle. What people ask of it (filters,
+words, pages) stands in audit_search.py.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 from psycopg import sql
 
-from domain.ids import EventId, OrganizationId
+from domain.ids import PLATFORM, EventId, OrganizationId
 from domain.message import Envelope, Recorded, payload_hash, subject_in
 from projections.projection import Connection, Entry, LogDamagedError, Projection
 from projections.query import find_all, find_one, page_rows
@@ -31,6 +32,7 @@ CREATE TABLE audit_log (
     cause text,
     correlation text NOT NULL,
     at timestamptz NOT NULL,
+    origin text NOT NULL,
     payload bytea NOT NULL
 );
 CREATE INDEX audit_log_by_aggregate ON audit_log (aggregate, aggregate_id, position);
@@ -38,11 +40,15 @@ CREATE INDEX audit_log_by_organization ON audit_log (organization_id, position);
 CREATE INDEX audit_log_by_type ON audit_log (type, position);
 CREATE INDEX audit_log_by_correlation ON audit_log (hashtextextended(correlation, 0), position);
 CREATE INDEX audit_log_by_event ON audit_log USING hash (event_id);
+CREATE INDEX audit_log_by_cause ON audit_log (cause, position) WHERE cause IS NOT NULL;
 CREATE TABLE audit_heads (
     subject text PRIMARY KEY,
+    organization_id text NOT NULL,
     version bigint NOT NULL,
-    payload_sha256 text NOT NULL
-)
+    payload_sha256 text NOT NULL,
+    label text NOT NULL
+);
+CREATE INDEX audit_heads_by_label ON audit_heads (organization_id) WHERE label <> ''
 """
 # A correlation may come from a caller's header, and a b-tree limits the length of what it keeps: hence its hash. A hash
 # index was refused: a million events of one correlation fill one endless bucket, and each insert walks it.
@@ -50,6 +56,21 @@ CREATE TABLE audit_heads (
 
 HEADS_FETCHED = 2000
 """Rows at a time of a walk over all aggregates."""
+MAX_LABEL_CHARACTERS = 200
+
+_LABELS: Mapping[str, str] = {
+    "OrganizationCreated": "name",
+    "OrganizationRenamed": "name",
+    "ApiKeyIssued": "name",
+    "ApiKeyRenamed": "name",
+    "ModelListed": "code",
+    "OfferingPublished": "code",
+    "DeploymentRequested": "model_code",
+    "InstanceRequested": "model_code",
+    "SettingSet": "provider",
+    "ProviderCredentialsSet": "provider",
+}
+"""Event type -> its field that people call the aggregate by. A person's names are sealed, and no label."""
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,13 +97,25 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     cause: EventId | None
     correlation: str
     at: datetime
+    origin: str
     payload: bytes
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
+    organization_id: OrganizationId
     version: int
     payload_sha256: str
+    label: str
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """The fields of an event that _LABELS mentions; whatever else it has is skipped."""
+
+    name: str = ""
+    code: str = ""
+    model_code: str = ""
+    provider: str = ""
 
 
 class _Subject(msgspec.Struct, frozen=True):
@@ -99,7 +132,7 @@ class Kept(msgspec.Struct, frozen=True):
     wrong: str
 
 
-class _Stored(msgspec.Struct, frozen=True):
+class Stored(msgspec.Struct, frozen=True):
     position: int
     subject: str
     payload: bytes
@@ -108,8 +141,9 @@ class _Stored(msgspec.Struct, frozen=True):
 _audit_log = Table("audit_log", _Row, key=("position",))
 _heads = Table("audit_heads", _Head, key=("subject",))
 _envelopes = msgspec.json.Decoder(Envelope)
+_named = msgspec.json.Decoder(_Named)
 
-_BEFORE_ANY = _Head(subject="", version=0, payload_sha256="")
+_BEFORE_ANY = _Head(subject="", organization_id=PLATFORM, version=0, payload_sha256="", label="")
 
 
 async def list_events(
@@ -132,17 +166,17 @@ async def _find(
 ) -> list[Recorded]:
     given = {field: value for field, value in msgspec.structs.asdict(wanted).items() if value}
     conditions: list[sql.Composable] = [edge]
-    conditions += [sql.SQL("{} = {}").format(sql.Identifier(field), sql.Placeholder(field)) for field in given]
+    conditions += [sql.SQL(f"{field} = %({field})s") for field in given]  # the names are the struct's
     if wanted.correlation:
         conditions.append(sql.SQL("hashtextextended(correlation, 0) = hashtextextended(%(correlation)s, 0)"))
     query = sql.SQL(
         "SELECT position, subject, payload FROM audit_log WHERE {where} ORDER BY position {direction} LIMIT %(rows)s"
     ).format(where=sql.SQL(" AND ").join(conditions), direction=direction)
     parameters = {**given, "edge": position, "rows": page_rows(limit)}
-    return [_recorded(row) for row in await find_all(connection, _Stored, query, parameters)]
+    return [recorded(row) for row in await find_all(connection, Stored, query, parameters)]
 
 
-def _recorded(row: _Stored) -> Recorded:
+def recorded(row: Stored) -> Recorded:
     return Recorded(row.position, row.subject, row.payload, _envelopes.decode(row.payload))
 
 
@@ -235,7 +269,25 @@ def _next_head(head: _Head, entry: Entry) -> _Head:
         raise LogDamagedError(entry.position, finding)
     if envelope.previous != head.payload_sha256:
         raise LogDamagedError(entry.position, f"{entry.subject} version {head.version} is not as it was written")
-    return _Head(subject=entry.subject, version=envelope.version, payload_sha256=payload_hash(entry.payload))
+    return _Head(
+        subject=entry.subject,
+        organization_id=envelope.organization,
+        version=envelope.version,
+        payload_sha256=payload_hash(entry.payload),
+        label=_label(envelope) or head.label,
+    )
+
+
+def _label(envelope: Envelope) -> str:
+    """What its aggregate is called from here on; empty where the event does not say."""
+    field = _LABELS.get(envelope.type)
+    if field is None:
+        return ""
+    try:
+        named = _named.decode(envelope.data)
+    except msgspec.DecodeError:  # of a release that gave the field another type
+        return ""
+    return str(getattr(named, field))[:MAX_LABEL_CHARACTERS]
 
 
 def _row(entry: Entry) -> _Row:
@@ -253,8 +305,9 @@ def _row(entry: Entry) -> _Row:
         cause=envelope.cause,
         correlation=envelope.correlation,
         at=envelope.at,
+        origin=envelope.origin,
         payload=entry.payload,
     )
 
 
-AUDIT_LOG = Projection("audit_log", 2, _TABLES, apply)
+AUDIT_LOG = Projection("audit_log", 3, _TABLES, apply)

@@ -12,7 +12,7 @@ import msgspec
 
 from domain.merkle import Span, Subtree, complete_root, consistency_spans, fold, inclusion_spans, leaf_hash, subtrees
 from domain.seal import leaf_entry
-from projections.projection import Connection, Entry, LogDamagedError, Projection
+from projections.projection import EVERYONE, Connection, Entry, LogDamagedError, Projection
 from projections.query import find_all, find_one
 from projections.table import Table
 
@@ -151,4 +151,5 @@ async def _completed(connection: Connection, level: int, grown: Sequence[_Node])
     ]
 
 
-AUDIT_TREE = Projection("audit_tree", 1, _TABLES, apply)
+# Hashes tell nothing of what was hashed, and a proof about one's own entry is made of everybody's.
+AUDIT_TREE = Projection("audit_tree", 1, _TABLES, apply, visible={"audit_tree_nodes": EVERYONE})

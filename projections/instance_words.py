@@ -10,8 +10,10 @@ from domain.instance_events import (
     DrainStarted,
     EngineAnswered,
     EngineWarmedUp,
+    InstanceActivated,
     InstanceArchived,
     InstanceBooted,
+    InstanceDeactivated,
     InstanceEvent,
     InstanceReady,
     InstanceRequested,
@@ -61,6 +63,8 @@ _EndingEvent = (
     | InstanceArchived
     | ReinstallRequested
     | ServerReinstalled
+    | InstanceActivated
+    | InstanceDeactivated
 )
 
 
@@ -69,7 +73,7 @@ class Words(msgspec.Struct, frozen=True):
 
     Attributes:
         action: code of SPEC 2.7; DRAIN_STARTED, WORKER_... where that list has none.
-        category: create, health, terminate, repair or archive; gives the colour.
+        category: create, health, terminate, repair, archive or activation; gives the colour.
         sentence: for a person, without personal data.
         failed: the action did not succeed.
     """
@@ -161,5 +165,9 @@ def _ending_words(event: _EndingEvent) -> Words:
             return Words("REQUEST_REINSTALL", "repair", "A reinstallation was requested.")
         case ServerReinstalled():
             return Words("EXECUTE_REINSTALL", "repair", "The server was made as new; its agent begins again.")
+        case InstanceActivated():
+            return Words("INSTANCE_ACTIVATED", "activation", f"The {event.flag} activation was set.")
+        case InstanceDeactivated():
+            return Words("INSTANCE_DEACTIVATED", "activation", f"The {event.flag} activation was taken away.")
         case _:
             assert_never(event)

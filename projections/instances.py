@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from domain.activation import Activation
 from domain.ids import DeploymentId, InstanceId, OrganizationId, WorkerId
 from domain.instance import INSTANCE
 from domain.instance_events import InstanceEvent, InstanceReady, InstanceRequested, InstanceTerminated
@@ -111,6 +112,7 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     price_eur_micros_per_hour: int
     total_cost_eur_micros: int
     is_archived: bool
+    activation: Activation
     position: int
 
 
@@ -387,4 +389,4 @@ def _milestone(entry: Entry, before: Instance, after: Instance) -> MilestoneView
     )
 
 
-INSTANCES = Projection("instances", 1, _TABLES, apply, aggregates=frozenset({"instance"}))
+INSTANCES = Projection("instances", 2, _TABLES, apply, aggregates=frozenset({"instance"}))

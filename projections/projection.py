@@ -8,9 +8,9 @@ other rooms call its queries.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -24,6 +24,13 @@ Connection = AsyncConnection[Any]
 BESIDE = "_next"
 """Ends the name under which a read model is rebuilt; no projection of the registry may end so."""
 _CREATED_TABLE = re.compile(r"^\s*CREATE TABLE (\w+)", re.MULTILINE)
+
+ORGANIZATION_SETTING = "inventiv.reader_organization"
+USER_SETTING = "inventiv.reader_user"
+THEIR_ORGANIZATION = f"nullif(current_setting('{ORGANIZATION_SETTING}', true), '')"
+"""In a condition of `Projection.visible`: the reader's organisation; NULL, which equals nothing, when there is none."""
+THEIR_USER = f"nullif(current_setting('{USER_SETTING}', true), '')"
+EVERYONE = "true"
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -63,6 +70,9 @@ class Projection:
         stream: which stream it folds.
         aggregates: whose events it folds, decoded; other events only move its checkpoint. None: every envelope, and
             `event` stays undecoded (None), because the audit log must outlive our knowledge of event types.
+        visible: table -> SQL condition on one of its rows: which ones a tenant may see, written with THEIR_ORGANIZATION
+            and THEIR_USER. A table that is not named shows each organisation its own rows; one that has no column
+            `organization_id` shows none, except to scope EVERYTHING.
     """
 
     name: str
@@ -71,6 +81,7 @@ class Projection:
     apply: Callable[[Sequence[Any], Connection], Awaitable[None]]
     stream: str = "EVENTS"
     aggregates: frozenset[str] | None = None
+    visible: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def schema(self) -> str:

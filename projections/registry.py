@@ -5,22 +5,30 @@ from projections.audit_log import AUDIT_LOG
 from projections.audit_tree import AUDIT_TREE
 from projections.deployments import DEPLOYMENTS
 from projections.instances import INSTANCES
+from projections.invitations import INVITATIONS
 from projections.models import MODELS
+from projections.offerings import OFFERINGS
 from projections.organizations import ORGANIZATIONS
 from projections.projection import Projection
 from projections.router import ROUTER
 from projections.sessions import SESSIONS
+from projections.settings import SETTINGS
+from projections.shares import SHARES
 from projections.usage import USAGE
 from projections.users import USERS
 
 PROJECTIONS: tuple[Projection, ...] = (
     ORGANIZATIONS,
+    INVITATIONS,
     USERS,
     SESSIONS,
     API_KEYS,
     MODELS,
+    OFFERINGS,
+    SHARES,
     DEPLOYMENTS,
     INSTANCES,
+    SETTINGS,
     ROUTER,
     USAGE,
     AUDIT_LOG,

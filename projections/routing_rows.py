@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from domain.api_key import API_KEY, ApiKey, ApiKeyIssued
 from domain.deployment import DEPLOYMENT, DeploymentRefused, DeploymentRequested, DeploymentStopped
-from domain.ids import ApiKeyId, DeploymentId, InstanceId, OfferingId, OrganizationId, ShareId, UserId
+from domain.ids import PLATFORM, ApiKeyId, DeploymentId, InstanceId, OfferingId, OrganizationId, ShareId, UserId
 from domain.instance import INSTANCE
 from domain.instance_events import InstanceRequested
 from domain.instance_state import ENDED, Instance
@@ -30,6 +30,7 @@ from domain.organization import (
     OrganizationPlanChanged,
     OrganizationRenamed,
 )
+from domain.setting import SETTING, Settings, Value
 from domain.share import SHARE, Share
 from domain.user import USER, UserForgotten
 from domain.values import Plan
@@ -94,7 +95,16 @@ class InstanceRow(msgspec.Struct, frozen=True, kw_only=True, tag=INSTANCE.aggreg
     state: Instance
 
 
-RoutingRow = KeyRow | OrganizationRow | ForgottenRow | OfferingRow | ShareRow | DeploymentRow | InstanceRow
+class SettingsRow(msgspec.Struct, frozen=True, kw_only=True, tag=SETTING.aggregate):
+    """The platform's own settings, as far as somebody set them; an organisation's are nothing to the gateway."""
+
+    id: str
+    values: Mapping[str, Value]
+
+
+RoutingRow = (
+    KeyRow | OrganizationRow | ForgottenRow | OfferingRow | ShareRow | DeploymentRow | InstanceRow | SettingsRow
+)
 
 
 def aggregate_of(row: RoutingRow) -> str:
@@ -184,6 +194,14 @@ def _next_instance(before: InstanceRow | None, entry: Entry) -> InstanceRow | No
     return None if state.status in ENDED else replace(before, state=state)
 
 
+def _next_settings(before: SettingsRow | None, entry: Entry) -> SettingsRow | None:
+    envelope = entry.envelope
+    if envelope.organization != PLATFORM:
+        return None
+    row = before or SettingsRow(id=envelope.id, values={})
+    return replace(row, values=SETTING.evolve(Settings(values=row.values), entry.event, envelope.at).values)
+
+
 _NEXT: Mapping[str, Callable[[Any, Entry], Any]] = {
     API_KEY.aggregate: _next_key,
     ORGANIZATION.aggregate: _next_organization,
@@ -192,6 +210,7 @@ _NEXT: Mapping[str, Callable[[Any, Entry], Any]] = {
     SHARE.aggregate: _next_share,
     DEPLOYMENT.aggregate: _next_deployment,
     INSTANCE.aggregate: _next_instance,
+    SETTING.aggregate: _next_settings,
 }
 AGGREGATES = tuple(_NEXT)
 """Events of other aggregates change nothing here."""

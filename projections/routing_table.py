@@ -9,7 +9,7 @@ surprising rule: what is not known is refused. A key of an organisation without 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache, lru_cache
 from typing import TypeVar
@@ -17,11 +17,12 @@ from typing import TypeVar
 import msgspec
 
 from domain.activation import Flag
-from domain.ids import DeploymentId, InstanceId, OfferingId, OrganizationId
+from domain.ids import PLATFORM, DeploymentId, InstanceId, OfferingId, OrganizationId
 from domain.instance import INSTANCE
 from domain.instance_state import Status
 from domain.key_scope import CompiledScope, KeyScope, compiled
 from domain.organization import ORGANIZATION
+from domain.setting import SETTING, Value, settings_id_of
 from domain.share import SHARE, share_id_of
 from domain.user import USER
 from domain.values import Plan
@@ -35,6 +36,7 @@ from projections.routing_rows import (
     OfferingRow,
     OrganizationRow,
     RoutingRow,
+    SettingsRow,
     ShareRow,
     aggregate_of,
     next_row,
@@ -206,6 +208,12 @@ class RoutingTable:
         """Codes of the models that the organisation has registered workers of."""
         return tuple(self._workers.get(organization, {}))
 
+    @property
+    def platform_settings(self) -> Mapping[str, Value]:
+        """Those that a platform administrator set."""
+        row = self.row(SETTING.aggregate, settings_id_of(PLATFORM))
+        return row.values if isinstance(row, SettingsRow) else {}
+
     def _organization(self, organization_id: OrganizationId) -> OrganizationRow | None:
         row = self.row(ORGANIZATION.aggregate, organization_id)
         return row if isinstance(row, OrganizationRow) else None
@@ -225,7 +233,7 @@ class RoutingTable:
                 self._wanted[row.organization_id, row.model_code] += 1
             case InstanceRow():
                 self._put_instance(row)
-            case ForgottenRow() | ShareRow():
+            case ForgottenRow() | ShareRow() | SettingsRow():
                 pass  # looked up by id
 
     def _drop(self, row: RoutingRow) -> None:
@@ -243,7 +251,7 @@ class RoutingTable:
                 self._want_less((row.organization_id, row.model_code))
             case InstanceRow():
                 self._drop_instance(row)
-            case ForgottenRow() | ShareRow():
+            case ForgottenRow() | ShareRow() | SettingsRow():
                 pass
 
     def _put_instance(self, row: InstanceRow) -> None:

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from domain.ids import OrganizationId, SessionId, UserId
 from domain.session import SessionEvent, SessionOpened, SessionRevoked, WorkspaceSwitched
-from projections.projection import Connection, Entry, Projection
+from domain.values import Sealed
+from projections.projection import THEIR_USER, Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, find_all, find_one
 from projections.table import Table, known
 
@@ -21,14 +22,16 @@ CREATE TABLE sessions (
     token_sha256 text NOT NULL,
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
-    revoked_at timestamptz
+    revoked_at timestamptz,
+    ip text NOT NULL,
+    user_agent text NOT NULL
 );
 CREATE INDEX sessions_by_user ON sessions (user_id, created_at)
 """
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
-    """One session; `organization_id` is its workspace, None for the personal one."""
+    """One session; `organization_id` is its workspace, None for the personal one; `ip` and `user_agent` ciphertext."""
 
     id: SessionId
     user_id: UserId
@@ -37,6 +40,8 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None
+    ip: Sealed
+    user_agent: Sealed
 
     def is_live(self, now: datetime) -> bool:
         return self.revoked_at is None and now < self.expires_at
@@ -83,6 +88,8 @@ def _fold(row: SessionView | None, entry: Entry) -> SessionView:
                 created_at=entry.envelope.at,
                 expires_at=event.expires_at,
                 revoked_at=None,
+                ip=event.ip,
+                user_agent=event.user_agent,
             )
         case WorkspaceSwitched():
             return replace(known(row, entry), organization_id=event.organization_id)
@@ -92,4 +99,6 @@ def _fold(row: SessionView | None, entry: Entry) -> SessionView:
             assert_never(event)
 
 
-SESSIONS = Projection("sessions", 1, _TABLES, apply, aggregates=frozenset({"session"}))
+SESSIONS = Projection(
+    "sessions", 2, _TABLES, apply, aggregates=frozenset({"session"}), visible={"sessions": f"user_id = {THEIR_USER}"}
+)

@@ -1,6 +1,6 @@
 """What people set instead of the defaults, and which provider credentials an organisation has given: names, no more.
 
-    setting ──> settings (organisation, provider, key)        provider_credentials ──> credentials (names, who, when)
+setting ──> settings (organisation, provider, key)        provider_credentials ──> credentials (names, who, when)
 """
 
 from collections.abc import Sequence

@@ -1,21 +1,39 @@
-"""`inventiv model ls|show`: the catalogue, by public model code."""
+"""`inventiv model ls|show|add|rm`: the catalogue, by public model code; everyone's models and your own."""
 
 from typing import Annotated, Any
 
 import typer
 
 from infra.cli.calling import calling
-from infra.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table
+from infra.cli.output import CommandError, ExitCode, JsonFlag, print_fields, print_json, print_table, say
 from infra.client import Api
 
-_COLUMNS = {"code": "MODEL", "required_vram_gb": "VRAM GB", "context_length": "CONTEXT", "data_volume_gb": "DISK GB"}
-_FIELDS = {"code": "Model", "id": "Id", "name": "Name", "required_vram_gb": "VRAM GB", "context_length": "Context"}
+_COLUMNS = {
+    "code": "MODEL",
+    "scope": "OF",
+    "required_vram_gb": "VRAM GB",
+    "context_length": "CONTEXT",
+    "data_volume_gb": "DISK GB",
+}
+_FIELDS = {
+    "code": "Model",
+    "id": "Id",
+    "name": "Name",
+    "scope": "Of",
+    "required_vram_gb": "VRAM GB",
+    "context_length": "Context",
+    "recommended_data_volume_gb": "Disk GB",
+}
+
+ModelCode = Annotated[str, typer.Argument(help="Model code, e.g. mock-echo-model.")]
 
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="The models that can be deployed.", no_args_is_help=True)
     group.command("ls", help="List the catalogue.")(list_models)
-    group.command("show", help="Show one model.")(show_model)
+    group.command("show", help="Show one model, with the disk that it should have.")(show_model)
+    group.command("add", help="List a model of your organisation's own.")(add_model)
+    group.command("rm", help="Take a model out of the catalogue; refused while it is used.")(remove_model)
     app.add_typer(group, name="model")
 
 
@@ -25,22 +43,57 @@ def list_models(*, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({"models": models})
     else:
-        print_table(models, _COLUMNS, empty="The catalogue is empty.")
+        print_table(models, _COLUMNS, empty="The catalogue is empty; `inventiv model add CODE` lists a model.")
 
 
-def show_model(
-    model: Annotated[str, typer.Argument(help="Model code, e.g. mock-echo-model.")], *, as_json: JsonFlag = False
-) -> None:
+def show_model(model: ModelCode, *, as_json: JsonFlag = False) -> None:
     with calling() as api:
         found = find_model(api, model)
+        found |= api.get(f"/models/{found['id']}/recommended-data-volume") if api.is_admin else {}
     if as_json:
         print_json(found)
     else:
         print_fields(found, _FIELDS)
 
 
+def add_model(
+    model: Annotated[str, typer.Argument(help="Its code: a repository of weights (owner/name) or a local path.")],
+    *,
+    vram_gb: Annotated[int, typer.Option("--vram-gb", min=0, help="GPU memory that it needs.")],
+    context: Annotated[int, typer.Option("--context", min=1, help="Tokens of context.")],
+    name: Annotated[str, typer.Option(help="A name for people; the code's last part, if not said.")] = "",
+    disk_gb: Annotated[int, typer.Option("--disk-gb", min=0, help="0: recommended by size.")] = 0,
+    platform: Annotated[bool, typer.Option("--platform", help="For everyone; platform administrators only.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    body = {
+        "model_id": model,
+        "name": name,
+        "required_vram_gb": vram_gb,
+        "context_length": context,
+        "data_volume_gb": disk_gb,
+        "platform": platform,
+    }
+    with calling() as api:
+        made = api.post("/models", body)
+    if as_json:
+        print_json(made)
+    else:
+        say(f"{model} is listed; `inventiv deploy {model}` runs it.")
+
+
+def remove_model(model: ModelCode, *, as_json: JsonFlag = False) -> None:
+    with calling() as api:
+        found = find_model(api, model)
+        api.delete(f"/models/{found['id']}")
+    if as_json:
+        print_json({"id": found["id"], "code": found["code"], "removed": True})
+    else:
+        say(f"{found['code']} is not in the catalogue any more.")
+
+
 def find_model(api: Api, code: str) -> dict[str, Any]:
-    """The catalogue's model of that code (or id).
+    """The catalogue's model of that code (or id), your organisation's own before the platform's.
 
     Raises:
         CommandError: there is none.

@@ -5,12 +5,14 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import structlog
 from uuid_utils import uuid7
 
+from domain.setting import resolved
 from gateway.app import Gateway
 from gateway.exchange import Services
 from gateway.loads import Loads
@@ -46,7 +48,7 @@ async def run(environment: Environment) -> None:
         raise _unfit(f"{error}; does a gateway run already? See INVENTIV_GATEWAY_PORT, INVENTIV_DATA_DIR") from error
     feed = RoutingFeed(folder / "routing.json", time.monotonic, trust_s=environment.key_trust_s)
     usage = UsageStream()
-    loads, meter = Loads(stale_s=environment.worker_stale_s, now_s=time.monotonic), Meter(spool, usage.publish)
+    loads, meter = Loads(stale_s=_stale_s(environment, feed), now_s=time.monotonic), Meter(spool, usage.publish)
     await feed.start(environment.postgres_url)
     async with AsyncExitStack() as stack:
         stack.callback(spool.close)
@@ -75,6 +77,12 @@ async def run(environment: Environment) -> None:
     if unfit:
         raise _unfit(unfit)
     _log.info("stopped")
+
+
+def _stale_s(environment: Environment, feed: RoutingFeed) -> Callable[[], float]:
+    """The platform's setting, else this process's environment (SPEC 9.1)."""
+    key, own = "OPENAI_WORKER_STALE_SECONDS", {"OPENAI_WORKER_STALE_SECONDS": environment.worker_stale_s}
+    return lambda: float(resolved(key, feed.table.platform_settings, environment=own))
 
 
 def _unfit(reason: str) -> SystemExit:

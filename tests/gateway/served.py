@@ -82,7 +82,7 @@ async def served(
         async with client_session() as session:
             services = Services(
                 table=lambda: one.table,
-                loads=Loads(stale_s=120, now_s=time.monotonic),
+                loads=Loads(stale_s=lambda: 120, now_s=time.monotonic),
                 meter=meter,
                 session=session,
                 now_s=time.monotonic,

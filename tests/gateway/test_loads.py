@@ -15,7 +15,7 @@ class Clock:
 
 def loads() -> tuple[Loads, Clock]:
     clock = Clock()
-    return Loads(stale_s=STALE_S, now_s=clock), clock
+    return Loads(stale_s=lambda: STALE_S, now_s=clock), clock
 
 
 def hear(told: Loads, clock: Clock, *names: str, for_s: float) -> None:

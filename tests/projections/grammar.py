@@ -18,7 +18,7 @@ import msgspec
 
 from domain.decider import Rejected, schema_of
 from domain.ids import EventId, OrganizationId
-from domain.message import Envelope, payload_hash, subject_of
+from domain.message import Context, Envelope, payload_hash, subject_of
 from infra.events.port import Append
 from infra.postgres import connect, ensure_schema
 from projections.projection import Connection, Entry, Projection
@@ -38,13 +38,22 @@ class Story:
         self._states: dict[str, Any] = {}
         self._heads: dict[str, tuple[int, str]] = {}
 
-    def happened(self, organization: str, aggregate_id: str, *events: object, actor: str = "user:alice") -> "Story":
+    def happened(
+        self,
+        organization: str,
+        aggregate_id: str,
+        *events: object,
+        actor: str = "user:alice",
+        cause: EventId | None = None,
+        origin: str = "",
+    ) -> "Story":
+        context = Context(actor=actor, correlation=f"intent-{aggregate_id}", cause=cause, origin=origin)
         for event in events:
             decider = EVENTS[type(event)]
             subject = subject_of(organization, decider.aggregate, aggregate_id)
             state = self._states.get(subject, decider.initial)
             self._states[subject] = decider.evolve(state, event, self.at)
-            self._record(subject, decider.aggregate, organization, aggregate_id, event, actor)
+            self._record(subject, decider.aggregate, organization, aggregate_id, event, context)
             self.at += timedelta(seconds=1)
         return self
 
@@ -81,7 +90,7 @@ class Story:
         return appends
 
     def _record(
-        self, subject: str, aggregate: str, organization: str, aggregate_id: str, event: object, actor: str
+        self, subject: str, aggregate: str, organization: str, aggregate_id: str, event: object, context: Context
     ) -> None:
         version, previous = self._heads.get(subject, (0, ""))
         position = len(self.entries) + 1
@@ -93,11 +102,12 @@ class Story:
             type=type(event).__name__,
             schema=schema_of(type(event)),
             organization=OrganizationId(organization),
-            actor=actor,
-            cause=None,
-            correlation=f"intent-{aggregate_id}",
+            actor=context.actor,
+            cause=context.cause,
+            correlation=context.correlation,
             at=self.at,
             previous=previous,
+            origin=context.origin,
             data=msgspec.Raw(msgspec.json.encode(event)),
         )
         payload = msgspec.json.encode(envelope)

@@ -7,7 +7,15 @@ from msgspec.structs import replace
 
 from domain import instance_commands as c
 from domain.deployment import DeploymentRefused, DeploymentRequested, DeploymentStopped
-from projections.deployments import DEPLOYMENTS, find_deployment, list_deployments, status_of
+from projections.deployments import (
+    DEPLOYMENTS,
+    Footprint,
+    find_deployment,
+    find_footprint,
+    list_deployments,
+    list_standing,
+    status_of,
+)
 from tests.examples import example
 from tests.projections.grammar import Story, projected
 from tests.projections.steps import GONE, READY, requested
@@ -101,3 +109,18 @@ async def test_a_neighbour_sees_no_deployment(postgres_url: str) -> None:
 )
 def test_the_status_sums_up_the_instances(statuses: list[str], expected: str) -> None:
     assert status_of(refused=False, stopped=False, wanted=2, statuses=statuses) == expected
+
+
+async def test_a_footprint_is_what_is_wanted_and_what_has_not_ended(postgres_url: str) -> None:
+    story = _two_wanted().asked("acme", "i-1", *READY, *GONE).later(3).asked("acme", "i-1", example(c.RecordServerGone))
+    refused = DeploymentRefused(code="INVALID_MODEL", message="No such model.")
+    story.happened("acme", "d-2", _wanted(), refused)
+    story.happened("globex", "d-3", _wanted()).asked("globex", "i-3", requested(deployment_id="d-3"))
+    async with projected(postgres_url, DEPLOYMENTS, story.of(DEPLOYMENTS)) as connection:
+        assert await find_footprint(connection, "acme") == Footprint(standing_deployments=1, live_instances=1)
+        assert await find_footprint(connection, "initech") == Footprint(standing_deployments=0, live_instances=0)
+        assert await list_standing(connection, "acme") == ["d-1"]
+    story.happened("acme", "d-1", DeploymentStopped())
+    async with projected(postgres_url, DEPLOYMENTS, story.of(DEPLOYMENTS)) as connection:
+        assert await find_footprint(connection, "acme") == Footprint(standing_deployments=0, live_instances=1)
+        assert await list_standing(connection, "acme") == []

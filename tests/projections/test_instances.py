@@ -160,7 +160,7 @@ def test_every_event_of_an_instance_can_be_told(event: object) -> None:
     words = words_of(event)  # type: ignore[arg-type] # chosen above
     assert words.action.isupper()
     assert words.sentence.endswith(".")
-    assert words.category in {"create", "health", "terminate", "repair", "archive"}
+    assert words.category in {"create", "health", "terminate", "repair", "archive", "activation"}
 
 
 async def test_the_unsettled_are_those_on_their_way(postgres_url: str) -> None:

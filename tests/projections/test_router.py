@@ -2,9 +2,10 @@
 
 from domain import instance_commands as c
 from domain.api_key import ApiKeyIssued, ApiKeyRevoked
-from domain.ids import OrganizationId
+from domain.ids import PLATFORM, OrganizationId
 from domain.offering import OfferingPublished, offering_id_of
 from domain.organization import MemberAdded, OrganizationCreated
+from domain.setting import SettingSet, settings_id_of
 from domain.share import OfferingShared, share_id_of
 from domain.user import UserCreated, UserForgotten
 from projections.router import ROUTER, load_routing
@@ -23,6 +24,7 @@ def _story() -> Story:
     story.happened("acme", "acme", OrganizationCreated(name="Acme", slug="acme"), example(MemberAdded))
     story.happened("acme", OFFERED, example(OfferingPublished)).happened("acme", SHARED, example(OfferingShared))
     story.happened("_", "u-1", example(UserCreated), UserForgotten())
+    story.happened("_", settings_id_of(PLATFORM), example(SettingSet))
     story.asked("acme", "i-1", requested(deployment_id="d-1"), *READY)
     story.asked("acme", "i-2", requested(deployment_id="d-1"), *READY, *GONE).later(3)
     return story.asked("acme", "i-2", c.RecordServerGone()).happened("acme", "k-1", ApiKeyRevoked())

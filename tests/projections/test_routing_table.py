@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from domain.api_key import ApiKeyRenamed, ApiKeyRevoked, ApiKeyRotated, ApiKeyScopeChanged, key_hash
 from domain.deployment import DeploymentRefused, DeploymentStopped
-from domain.ids import OfferingId, OrganizationId
+from domain.ids import PLATFORM, OfferingId, OrganizationId
 from domain.instance_events import (
     InstanceActivated,
     InstanceArchived,
@@ -33,6 +33,7 @@ from domain.organization import (
     OrganizationPlanChanged,
     OrganizationRenamed,
 )
+from domain.setting import SettingSet, SettingUnset, settings_id_of
 from domain.share import SharePaused, ShareRevoked
 from domain.user import UserForgotten
 from projections.routing_rows import KeyRow
@@ -378,3 +379,12 @@ def test_a_damaged_snapshot_is_refused() -> None:
 def test_an_instance_that_becomes_ready_again_takes_requests_again() -> None:
     table = routing(ready("i1"), [(ACME, "i1", example(WorkerLost)), (ACME, "i1", InstanceReady())])
     assert statuses(table) == {"i1": "ready"}
+
+
+def test_the_platforms_settings_are_known_and_an_organisations_are_not() -> None:
+    key = "OPENAI_WORKER_STALE_SECONDS"
+    mine = [("_", settings_id_of(PLATFORM), SettingSet(key=key, value=60))]
+    theirs = [(ACME, settings_id_of(ACME, "local"), example(SettingSet))]
+    assert routing(mine, theirs).platform_settings == {key: 60}
+    assert routing(theirs).platform_settings == {}
+    assert routing([*mine, ("_", settings_id_of(PLATFORM), SettingUnset(key=key))]).platform_settings == {}

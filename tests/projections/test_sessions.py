@@ -42,3 +42,12 @@ async def test_the_last_session_tells_where_the_user_left_off(postgres_url: str)
     assert last is not None
     assert last == first
     assert last.organization_id is None
+
+
+async def test_a_session_tells_its_origin_as_ciphertext(postgres_url: str) -> None:
+    async with projected(
+        postgres_url, SESSIONS, Story().happened("_", "s-1", example(SessionOpened)).entries
+    ) as connection:
+        session = await find_session(connection, "s-1")
+    assert session is not None
+    assert (session.ip, session.user_agent) == ("sealed:ip", "sealed:user_agent")

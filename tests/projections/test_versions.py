@@ -16,7 +16,7 @@ PINNED = {
     "deployments": (2, "ae2d44bbcd01"),
     "instances": (2, "a7491e96bcd7"),
     "settings": (1, "1dda0052df19"),
-    "router": (2, "35dc4f307cbf"),
+    "router": (2, "8ba716531584"),
     "usage": (2, "0cf4c5195897"),
     "audit_log": (3, "453f73cc7688"),
     "audit_tree": (1, "ec58c431e962"),

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from uuid_utils import uuid7
 
+from domain.activation import FLAGS
 from domain.catalogue import model_id_of
 from domain.deployment import instance_ids
 from domain.ids import DeploymentId, WorkerId
@@ -19,6 +22,7 @@ from domain.instance_commands import (
     RequestInstance,
     RequestTermination,
 )
+from domain.message import subject_of
 from tests.web.test_sign_in import refusal
 from tests.web.world import World
 from web.api.catalogue import instance_type_id, provider_id, zone_id
@@ -167,6 +171,49 @@ async def test_an_instance_is_shown_with_its_history_and_metrics(world: World) -
         assert (page["filtered_count"], page["rows"][0]["id"]) == (1, instance)
         metrics = (await team["ann"].get(f"/instances/{instance}/metrics")).json()
         assert (metrics["total_requests"], metrics["total_tokens"], metrics["last_request_at"]) == (0, 0, None)
+
+
+async def test_each_flag_is_set_by_its_own_people(world: World) -> None:
+    async with world.team(ann="admin", max="manager", uma="user") as team:
+        instance = await instance_in(world, team["ann"], (replace(REQUEST, activated=()),))
+        path = f"/instances/{instance}/activation"
+        answers = {
+            (name, flag): (await team[name].put(path, json={"flag": flag, "value": True})).status_code
+            for name in ("ann", "max", "uma")
+            for flag in ("technical", "economic")
+        }
+        allowed = {("ann", "technical"), ("max", "economic")}
+        assert answers == {cell: 200 if cell in allowed else 403 for cell in answers}
+        shown = (await team["uma"].get(f"/instances/{instance}", headers=await newest(world))).json()
+        assert shown["activation"] == {"technical": True, "economic": True, "operational": True, "missing": []}
+        told = [(one["type"], one["actor"]) for one in shown["history"] if one["type"] == "InstanceActivated"]
+        assert len({actor for _, actor in told}) == 2
+
+
+async def test_an_admins_deployment_waits_for_the_economic_flag(world: World) -> None:
+    async with world.team(ann="admin", olga="owner") as team:
+        for name, missing in (("ann", ["economic"]), ("olga", [])):
+            reply = await team[name].post("/deployments", json={"model": MODEL})
+            (requested,) = [
+                one.envelope for one in await world.log.read(subject_of(*await home(team[name], reply.json())))
+            ]
+            flags = msgspec.json.decode(requested.data)["activated"]
+            assert [flag for flag in FLAGS if flag not in flags] == missing
+
+
+async def test_nobody_begins_with_a_flag_that_is_not_theirs(world: World) -> None:
+    async with world.team(ann="admin") as team:
+        reply = await team["ann"].post("/deployments", json={"model": MODEL, "activate": ["economic"]})
+        assert (reply.status_code, reply.json()["error"]) == (403, "activation_not_allowed")
+
+
+async def home(client: Any, accepted: dict[str, Any]) -> tuple[str, str, str]:
+    organization = (await client.get("/auth/me")).json()["current_organization_id"]
+    return organization, "deployment", accepted["deployment_id"]
+
+
+async def newest(world: World) -> dict[str, str]:
+    return {"event-position": str(await world.log.head())}
 
 
 async def test_stopping_drains_and_force_does_not(world: World) -> None:

@@ -8,17 +8,19 @@ from pydantic import Field
 
 from domain.activation import Flag
 from domain.deployment import DEPLOYMENT, Engine, StopDeployment, instance_ids
-from domain.ids import PLATFORM, DeploymentId
+from domain.ids import DeploymentId
 from domain.model import MODEL, ModelListed
 from domain.permissions import granted_flags
+from domain.setting import resolved
 from projections.deployments import DeploymentView, Status, find_deployment, list_deployments
 from projections.models import find_model, find_model_by_code
+from projections.settings import find_settings
 from web.api.catalogue import provider_id
 from web.auth import Member, Position, Served, member
 from web.errors import not_found
 from web.intent import Intended
 from web.services import Services
-from web.shapes import Body, PathId, Reply, euros, uuid_or_404
+from web.shapes import Body, PathId, Refused, Reply, euros, uuid_or_404
 from web.wish import engine_of, place_of, request_of
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
@@ -92,13 +94,15 @@ class DeploymentShown(Reply):
     stopped_at: datetime | None
 
 
-@router.post("", status_code=202, response_model=DeploymentAccepted, responses={400: {"model": DeploymentFailed}})
+@router.post(
+    "", status_code=202, response_model=DeploymentAccepted, responses={400: {"model": DeploymentFailed | Refused}}
+)
 async def deploy(
     body: NewDeployment, runner: Runner, services: Served, intent: Intended, position: Position
 ) -> DeploymentAccepted | Response:
     """Accepted, or refused with one of SPEC 1.6's codes; either way the wish is on record."""
     deployment_id = DeploymentId(intent.draw.id("deployment"))
-    model_code, model = await _model(services, body, position)
+    model_code, model = await _model(services, runner, body, position)
     place = place_of(
         provider=body.provider_code or body.provider,
         zone=body.zone,
@@ -113,7 +117,7 @@ async def deploy(
         place=place,
         instances=body.instances,
         engine=engine_of(body.engine, model_code=model_code, provider=place.provider),
-        startup_timeout_s=body.startup_timeout_s or services.settings.startup_timeout_s,
+        startup_timeout_s=body.startup_timeout_s or await _startup_timeout_s(services, runner, place.provider),
         activate=granted_flags(runner.role, body.activate),
     )
     await intent.send(DEPLOYMENT, runner.organization_id, deployment_id, command, actor=runner.caller.actor)
@@ -131,17 +135,26 @@ async def deploy(
     )
 
 
-async def _model(services: Services, body: NewDeployment, position: int) -> tuple[str, ModelListed | None]:
-    """The code that was named, and the catalogue's entry as of now; None when it lists no such model."""
+async def _startup_timeout_s(services: Services, runner: Member, provider: str) -> int:
+    """What the organisation set for that provider, else what counts for all (SPEC 9.1)."""
+    async with services.read("settings") as connection:
+        own = await find_settings(connection, runner.organization_id, provider)
+    return int(resolved("WORKER_INSTANCE_STARTUP_TIMEOUT_S", own, environment=services.settings.defaults))
+
+
+async def _model(
+    services: Services, runner: Member, body: NewDeployment, position: int
+) -> tuple[str, ModelListed | None]:
+    """The code that was named, and the catalogue's entry as of now; None when it lists no such model for us."""
     code = body.model or body.model_code
     async with services.read("models", position=position) as connection:
         if code:
-            found = await find_model_by_code(connection, code)
+            found = await find_model_by_code(connection, runner.organization_id, code)
         else:
-            found = await find_model(connection, body.model_id) if body.model_id else None
+            found = await find_model(connection, runner.organization_id, body.model_id) if body.model_id else None
     if found is None:
         return code or body.model_id, None
-    loaded = await services.load(MODEL, PLATFORM, found.id)
+    loaded = await services.load(MODEL, found.organization_id, found.id)
     return found.code, loaded.state.listing
 
 
