@@ -3,7 +3,8 @@
     catalogue models ── administrator (password file) ── organisation owned by the administrator
 
 All ids derive from fixed names, so two processes that do this at once, or one that died in the middle, end at the same
-place. The surprising rule: it never corrects. A model that was delisted or a password that was changed stays so.
+place. There is no default password: one is made by chance, or taken from the operator's file, unless it can be
+guessed. The surprising rule: it never corrects. A model that was delisted or a password that was changed stays so.
 """
 
 import asyncio
@@ -16,20 +17,21 @@ from domain.catalogue import SEED_MODELS, model_id_of
 from domain.ids import PLATFORM, OrganizationId, UserId, derived_id
 from domain.message import Context
 from domain.model import MODEL, ListModel
-from domain.organization import ORGANIZATION, CreateOrganization
+from domain.organization import ORGANIZATION
+from domain.organization_commands import CreateOrganization
 from domain.ports import Dispatch, Load
 from domain.user import USER, CreateUser, RecordPasswordSet
 from infra.environment import Environment
 from infra.passwords import Passwords
 from infra.secret_files import SecretFileError, secret_file
 from infra.vault import Vault
+from web.password_rules import weakness_of
 
 ADMIN = UserId(derived_id("bootstrap", "user/admin"))
 FIRST_ORGANIZATION = OrganizationId(derived_id("bootstrap", "organization/first"))
 ADMIN_PASSWORD_FILE = "admin_password"  # noqa: S105 - a file's name
 PASSWORD_CHANCE_BYTES = 18
 """24 characters, 144 bits."""
-MIN_PASSWORD_LENGTH = 8
 FALLBACK_SLUG = "first-organization"
 
 _CONTEXT = Context(actor="system:bootstrap", correlation=derived_id("bootstrap", "correlation"))
@@ -87,9 +89,13 @@ async def _set_password(environment: Environment, dispatch: Dispatch, load: Load
 def _first_password(environment: Environment) -> str:
     """From the operator's file, else by chance into a file of ours."""
     given = environment.admin_password_file
-    password = _read(given) if given is not None else _own(environment.secrets_dir / ADMIN_PASSWORD_FILE)
-    if len(password) < MIN_PASSWORD_LENGTH:
-        raise SecretFileError(f"the password in {given} is shorter than {MIN_PASSWORD_LENGTH} characters")
+    if given is None:
+        return _own(environment.secrets_dir / ADMIN_PASSWORD_FILE)
+    password = _read(given)
+    own_words = (environment.admin_username, environment.admin_email, environment.organization_name)
+    weak = weakness_of(password, min_length=environment.min_password_length, own_words=own_words)
+    if weak:
+        raise SecretFileError(f"the password in {given} will not do: {weak.message} Write another one into it.")
     return password
 
 

@@ -107,6 +107,13 @@ class Api:
         """Whether we log in as the platform's administrator, rather than with an API key."""
         return not self._environment.api_key
 
+    @property
+    def password_file(self) -> Path:
+        """What the administrator's password is read from, for the next login too."""
+        if self.addresses.local:
+            return Path(self.addresses.local.admin_password_file)
+        return self._environment.admin_password_file or self.addresses.secrets_dir / "admin_password"
+
     def get(self, path: str, **query: str | int | None) -> Any:
         return self._call("GET", path, query=query)
 
@@ -116,6 +123,9 @@ class Api:
 
     def put(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return self._call("PUT", path, body=body or {})
+
+    def patch(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        return self._call("PATCH", path, body=body or {})
 
     def delete(self, path: str, **query: str | int | None) -> Any:
         return self._call("DELETE", path, query=query)
@@ -136,6 +146,26 @@ class Api:
                 yield from _events_of(reply.iter_lines())
         except httpx.TransportError as error:
             raise UnreachableError(self.addresses.api_url, why(error)) from error
+
+    def chunks(self, path: str, **query: str | int | None) -> Iterator[bytes]:
+        """The body of one GET, as it comes; what breaks off is an error, never a shorter body."""
+        parameters = {name: value for name, value in query.items() if value is not None}
+        for last_try in (False, True):
+            if not self._token:
+                self._login()
+            headers = {"Authorization": f"Bearer {self._token}"}
+            try:
+                with self._http.stream("GET", path, params=parameters, headers=headers) as reply:
+                    if reply.status_code == 401 and not last_try:
+                        self._token = ""
+                        continue
+                    if reply.is_error:
+                        reply.read()
+                        raise error_of(reply)
+                    yield from reply.iter_bytes()
+                    return
+            except httpx.TransportError as error:
+                raise UnreachableError(self.addresses.api_url, why(error)) from error
 
     def _call(
         self,
@@ -190,8 +220,7 @@ class Api:
         if self._environment.api_key:
             self._token = self._environment.api_key
             return
-        local, given = self.addresses.local, self._environment.admin_password_file
-        path = Path(local.admin_password_file) if local else given or self.addresses.secrets_dir / "admin_password"
+        local, path = self.addresses.local, self.password_file
         try:
             password = path.read_text().strip()
         except OSError as error:

@@ -2,6 +2,8 @@
 
 Hashing is meant to be slow, so it is a way to flood the service: at most MAX_WAITING callers queue, the next is turned
 away at once. The surprising rule: an unknown user costs one verification too, against a hash that nobody knows.
+
+A hash made with weaker parameters than today's is replaced at its owner's next login: only then is the password there.
 """
 
 import asyncio
@@ -11,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from secrets import token_urlsafe
 from typing import ParamSpec, TypeVar
 
-from argon2 import PasswordHasher
+import structlog
+from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from infra.postgres import Pool
-from infra.vault_tables import vault_connection
+from infra.vault_tables import VaultUnavailableError, vault_connection
 from web.services import TooManyLoginsError
 
 P = ParamSpec("P")
@@ -27,6 +30,8 @@ PARALLELISM = 1
 """OWASP's first choice for argon2id: 46 MiB, one pass, one lane; about 40 ms."""
 MAX_WAITING = 20
 """Callers in the queue; at 40 ms each, the last one waits under a second."""
+
+_log = structlog.get_logger()
 
 
 class Passwords:
@@ -41,7 +46,14 @@ class Passwords:
 
     async def set_password(self, user_id: str, password: str) -> None:
         """Raises TooManyLoginsError, VaultUnavailableError."""
-        hashed = await self._on_thread(self._hasher.hash, password)
+        await self.keep(user_id, await self.hashed(password))
+
+    async def hashed(self, password: str) -> str:
+        """With a salt of its own. Raises TooManyLoginsError."""
+        return await self._on_thread(self._hasher.hash, password)
+
+    async def keep(self, user_id: str, hashed: str) -> None:
+        """Raises VaultUnavailableError."""
         async with vault_connection(self._pool, "set password") as connection:
             await connection.execute(
                 "INSERT INTO vault.passwords (user_id, hash) VALUES (%s, %s) "
@@ -66,7 +78,27 @@ class Passwords:
             cursor = await connection.execute("SELECT hash FROM vault.passwords WHERE user_id = %s", [user_id or ""])
             row = await cursor.fetchone()
         hashed = row[0] if row else await self._hash_of_nobody()
-        return await self._on_thread(self._matches, hashed, password) and row is not None
+        right = await self._on_thread(self._matches, hashed, password) and row is not None
+        if right and user_id and self._is_outdated(hashed):
+            await self._rehash(user_id, password, hashed)
+        return right
+
+    def _is_outdated(self, hashed: str) -> bool:
+        """Only weaker counts: two versions of this code that run side by side must not undo each other's work."""
+        made_with = extract_parameters(hashed)
+        return made_with.memory_cost < self._hasher.memory_cost or made_with.time_cost < self._hasher.time_cost
+
+    async def _rehash(self, user_id: str, password: str, outdated: str) -> None:
+        """Unless the password was changed meanwhile; a failure leaves it to the next login."""
+        try:
+            renewed = await self.hashed(password)
+            async with vault_connection(self._pool, "renew a hash") as connection:
+                await connection.execute(
+                    "UPDATE vault.passwords SET hash = %s WHERE user_id = %s AND hash = %s",
+                    [renewed, user_id, outdated],
+                )
+        except (TooManyLoginsError, VaultUnavailableError) as error:
+            _log.warning("password_not_rehashed", user=user_id, error=repr(error))
 
     async def _hash_of_nobody(self) -> str:
         if not self._nobodys_hash:

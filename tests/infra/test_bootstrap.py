@@ -144,7 +144,17 @@ async def test_a_given_password_is_taken_and_none_is_written(start: FirstStart, 
     assert not (start.environment.secrets_dir / "admin_password").exists()
 
 
-@pytest.mark.parametrize("content", ["", "short", None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "",
+        "short",
+        *("admin", "password", "changeme", "inventiv", "postgres", "secret", "letmein", "admin123"),
+        *("administrator1234", "passwordpassword", "changeme-changeme", "inventiv-agents-2026", "123456789012345"),
+        "admin@inventiv.local",
+    ],
+)
 async def test_a_password_file_that_cannot_serve_is_refused(
     start: FirstStart, tmp_path: Path, content: str | None
 ) -> None:

@@ -8,8 +8,12 @@ import httpx
 import jwt
 import pytest
 
+from domain.access import ACCESS, access_id_of
+from domain.ids import PLATFORM
 from infra.passwords import MAX_WAITING
+from infra.vault import PersonForgottenError
 from tests.web.world import ADMIN_PASSWORD, PERSON_PASSWORD, World
+from web.api.sessions import MAX_SESSIONS, MAX_USER_AGENT_LENGTH
 from web.tokens import COOKIE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -188,3 +192,122 @@ async def test_login_never_repeats_what_was_typed(world: World) -> None:
         )
         assert refusal(reply) == (400, "invalid_json")
         assert "s3cret" not in reply.text
+
+
+async def test_sessions_tell_where_they_come_from(world: World) -> None:
+    await world.person("roamer")
+    async with world.client(address="203.0.113.9", headers={"user-agent": "Browser/1 " * 60}) as client:
+        token = (await client.post("/auth/login", json={"email": "roamer", "password": PERSON_PASSWORD})).cookies[
+            COOKIE
+        ]
+    async with world.client(headers={"authorization": f"Bearer {token}"}) as client:
+        [session] = (await client.get("/auth/sessions")).json()
+    assert (session["ip"], session["user_agent"]) == ("203.0.113.9", ("Browser/1 " * 60)[:MAX_USER_AGENT_LENGTH])
+    assert session["last_used_at"] >= session["created_at"]
+    written = world.everything_written()
+    assert b"203.0.113.9" not in written
+    assert b"Browser/1" not in written
+
+
+async def test_the_eleventh_login_ends_the_oldest_session(world: World) -> None:
+    await world.person("hoarder")
+    tokens = [await world.token("hoarder", PERSON_PASSWORD) for _ in range(MAX_SESSIONS + 2)]
+    async with world.client() as client:
+        replies = [await client.get("/auth/me", headers={"authorization": f"Bearer {token}"}) for token in tokens]
+        assert [reply.status_code for reply in replies] == [401] * 2 + [200] * MAX_SESSIONS
+        listed = await client.get("/auth/sessions", headers={"authorization": f"Bearer {tokens[-1]}"})
+        assert len(listed.json()) == MAX_SESSIONS
+
+
+async def test_a_new_session_begins_where_the_last_one_left_off(world: World) -> None:
+    mover = await world.person("mover")
+    first, second = await world.organization("movers-1", mover), await world.organization("movers-2", mover)
+    await world.visible()
+    for wanted in (second, first, None):
+        async with world.signed_in("mover", PERSON_PASSWORD) as client:
+            assert (await client.put("/organizations/current", json={"organization_id": wanted})).status_code == 200
+        async with world.signed_in("mover", PERSON_PASSWORD) as client:
+            assert (await client.get("/auth/me")).json()["current_organization_id"] == wanted
+
+
+async def test_guessing_is_slowed_down_alike_for_everybody(world: World) -> None:
+    await world.person("target")
+    told = {}
+    for name in ("target", "a name that nobody has"):
+        async with world.client() as client:
+            replies = [await client.post("/auth/login", json={"email": name, "password": "wrong"}) for _ in range(6)]
+        told[name] = [(reply.status_code, reply.json(), reply.headers.get("retry-after")) for reply in replies]
+    assert told["target"] == told["a name that nobody has"]
+    assert [status for status, _, _ in told["target"]] == [401] * 5 + [429]
+    assert told["target"][5][1]["error"] == "too_many_logins"
+    assert await world.token("target", PERSON_PASSWORD), "from another network the owner gets in"
+
+
+async def test_a_known_and_an_unknown_name_take_the_same_steps(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal time by equal work: look-ups, counts and verifications, in the same order."""
+    await world.person("watched")
+    steps: list[str] = []
+
+    def watched(owner: object, name: str) -> None:
+        genuine = getattr(owner, name)
+
+        def noted(*arguments: object, **named: object) -> object:
+            steps.append(name)
+            return genuine(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    watched(world.passwords, "_matches")
+    watched(world.services.sign_in_limits, "admit")
+    watched(world.services.sign_in_limits, "succeeded")
+    watched(world.vault, "digest")
+    watched(world.vault, "seal")
+    taken: list[list[str]] = []
+    async with world.client() as client:
+        for name in ("watched", "unwatched"):
+            steps.clear()
+            await client.post("/auth/login", json={"email": name, "password": "wrong"})
+            taken.append(list(steps))
+    assert taken[0] == taken[1] == ["digest", "digest", "admit", "_matches"]
+
+
+async def test_a_full_queue_costs_nobody_a_guess(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.person("patient")
+    async with world.client() as client:
+        monkeypatch.setattr(world.passwords, "_waiting", MAX_WAITING)
+        for _ in range(10):
+            reply = await client.post("/auth/login", json={"email": "patient", "password": PERSON_PASSWORD})
+            assert refusal(reply) == (429, "too_many_logins")
+        monkeypatch.setattr(world.passwords, "_waiting", 0)
+        reply = await client.post("/auth/login", json={"email": "patient", "password": PERSON_PASSWORD})
+        assert reply.status_code == 200
+
+
+async def test_failed_sign_ins_of_an_account_are_in_the_audit_log(world: World) -> None:
+    user_id = await world.person("audited")
+    async with world.client() as client:
+        await client.post("/auth/login", json={"email": "audited", "password": "wrong"})
+    await world.app.state.denials.settled()
+    access = (await world.services.load(ACCESS, PLATFORM, access_id_of(PLATFORM, user_id))).version
+    assert access == 1
+    last = (await world.log.read(f"evt.{PLATFORM}.access.{access_id_of(PLATFORM, user_id)}"))[-1]
+    assert json.loads(bytes(last.envelope.data)) == {
+        "action": "sign_in",
+        "target": "",
+        "code": "invalid_credentials",
+        "unrecorded": 0,
+    }
+
+
+async def test_who_is_being_forgotten_signs_in_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The person's key may go between the look at the password and the seal of the address."""
+    await world.person("leaver")
+
+    async def seal(*_: str) -> None:
+        raise PersonForgottenError("person was forgotten")
+
+    monkeypatch.setattr(world.vault, "seal", seal)
+    async with world.client() as client:
+        reply = await client.post("/auth/login", json={"email": "leaver", "password": PERSON_PASSWORD})
+    assert refusal(reply) == (404, "user_not_found")
+    assert "set-cookie" not in reply.headers

@@ -1,8 +1,12 @@
-"""Signing in and out: /auth. A login is a session aggregate; the cookie only names it."""
+"""Signing in and out, and the list of one's sessions. A login is a session aggregate; the cookie only names it.
+
+Each session remembers, sealed as its person's data, from which address and browser it was opened. The surprising rule:
+the eleventh login ends the oldest of ten sessions.
+"""
 
 from datetime import datetime, timedelta
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
 from domain.decider import Rejected
@@ -11,23 +15,30 @@ from domain.roles import Role
 from domain.session import SESSION, OpenSession, RevokeSession
 from domain.values import Sealed
 from projections.organizations import OrganizationView, find_organization, list_organizations
-from projections.sessions import find_session, list_sessions
-from projections.users import UserView, find_user, find_user_by_digest
-from web.auth import Caller, Position, Served, SignedIn, public
+from projections.projection import Scope
+from projections.sessions import find_last_session, find_session, list_sessions
+from projections.users import UserView
+from web.auth import Caller, Position, Served, SignedIn, address_of, public
 from web.errors import ApiError
-from web.intent import Intended
+from web.intent import Intended, Intent
+from web.password_rules import MAX_PASSWORD_LENGTH
+from web.people import names_of
 from web.services import Services
 from web.shapes import Body, PathId, Reply, uuid_or_404
+from web.sign_in import verified
 from web.tokens import clear_cookie, jti_of, set_cookie, signed_token, token_hash
 
 router = APIRouter(prefix="/auth", tags=["sign-in"])
 
 SECRET_BYTES = 32
+MAX_SESSIONS = 10
+"""Live ones of a user."""
+MAX_USER_AGENT_LENGTH = 200
 
 
 class Login(Body):
     email: str = Field(min_length=1, max_length=320, description="The username or the e-mail address.")
-    password: str = Field(min_length=1, max_length=128)
+    password: str = Field(min_length=1, max_length=MAX_PASSWORD_LENGTH)
 
 
 class SignedInUser(Reply):
@@ -38,28 +49,25 @@ class SignedInUser(Reply):
     last_name: str
 
 
-class Profile(SignedInUser):
-    username: str
-    current_organization_id: str | None
-    current_organization_name: str | None
-    current_organization_slug: str | None
-    current_organization_role: Role | None
-
-
 class SessionShown(Reply):
+    """`ip` and `user_agent` as they were at the login; empty where nothing was known."""
+
     session_id: str
     current_organization_id: str | None
     current_organization_name: str | None
     organization_role: Role | None
+    ip: str
+    user_agent: str
     created_at: datetime
+    last_used_at: datetime = Field(description="May be a minute behind.")
     expires_at: datetime
     is_current: bool
 
 
 @router.post("/login", dependencies=[Depends(public)])
-async def login(body: Login, services: Served, intent: Intended, response: Response) -> SignedInUser:
+async def login(body: Login, request: Request, services: Served, intent: Intended, response: Response) -> SignedInUser:
     """Opens a session; its token comes as the cookie `inventiv_session`, and serves as a bearer token too."""
-    user = await _verified(services, body)
+    user = await verified(request, services, name=body.email, password=body.password)
     organization = await _last_workspace(services, user)
     session_id = SessionId(intent.draw.id("session"))
     jti = jti_of(session_id, intent.draw.secret("session", SECRET_BYTES).hex())
@@ -69,17 +77,16 @@ async def login(body: Login, services: Served, intent: Intended, response: Respo
         organization_id=organization.id if organization else None,
         token_sha256=token_hash(jti),
         expires_at=expires_at,
-        ip=Sealed(""),
-        user_agent=Sealed(""),
+        ip=await _sealed(services, user, "ip", address_of(request)),
+        user_agent=await _sealed(services, user, "user_agent", request.headers.get("user-agent", "")),
     )
-    position = await intent.send(SESSION, PLATFORM, session_id, command, actor=f"user:{user.id}")
-    async with services.read("sessions", position=position):
-        pass  # the next request will look this session up
-    email, first_name, last_name = await _opened(services, user)
+    await intent.send(SESSION, PLATFORM, session_id, command, actor=f"user:{user.id}")
+    await _end_oldest(services, intent, user)
+    names = await names_of(services, user)
     token = signed_token(
         services.settings,
         user_id=user.id,
-        email=email,
+        email=names.email,
         role=user.role,
         session_id=session_id,
         organization_id=organization.id if organization else None,
@@ -89,35 +96,33 @@ async def login(body: Login, services: Served, intent: Intended, response: Respo
         expires_at=expires_at,
     )
     set_cookie(response, services.settings, token, lasts=expires_at - services.clock())
-    return SignedInUser(user_id=user.id, email=email, role=user.role, first_name=first_name, last_name=last_name)
+    return SignedInUser(
+        user_id=user.id, email=names.email, role=user.role, first_name=names.first_name, last_name=names.last_name
+    )
 
 
-async def _verified(services: Services, body: Login) -> UserView:
-    """The user whose password this is; as slow, and as silent, for a name that nobody has."""
-    username, email = services.vault.digest("username", body.email), services.vault.digest("email", body.email)
-    async with services.read("users") as connection:
-        user = await find_user_by_digest(connection, username_digest=username, email_digest=email)
-    if not await services.passwords.verify(user.id if user else None, body.password) or user is None:
-        raise ApiError(401, "invalid_credentials", "Name or password is wrong.")
-    return user
+async def _sealed(services: Services, user: UserView, field: str, text: str) -> Sealed:
+    text = "".join(character for character in text[:MAX_USER_AGENT_LENGTH] if character.isprintable())
+    return await services.vault.seal(user.id, field, text) if text else Sealed("")
+
+
+async def _end_oldest(services: Services, intent: Intent, user: UserView) -> None:
+    """Waits until the new session can be looked up, and ends those that are one too many."""
+    async with services.read("sessions", position=intent.position, scope=Scope(user=user.id)) as connection:
+        sessions = await list_sessions(connection, user.id, now=services.clock())
+    for session in sessions[MAX_SESSIONS:]:
+        await intent.send(SESSION, PLATFORM, session.id, RevokeSession(), actor=f"user:{user.id}")
 
 
 async def _last_workspace(services: Services, user: UserView) -> OrganizationView | None:
-    """The organisation of the newest session that still lives, else the user's first one."""
-    async with services.read("sessions", "organizations") as connection:
-        for session in await list_sessions(connection, user.id, now=services.clock()):
-            if session.organization_id is None:
-                return None
-            if found := await find_organization(connection, session.organization_id, user.id):
-                return found
+    """Where the newest session that was not revoked left off, else the user's first organisation."""
+    async with services.read("sessions", "organizations", scope=Scope(user=user.id)) as connection:
+        last = await find_last_session(connection, user.id)
+        if last is not None and last.organization_id is None:
+            return None
+        if last and (found := await find_organization(connection, last.organization_id or "", user.id)):
+            return found
         return next(iter(await list_organizations(connection, user.id)), None)
-
-
-async def _opened(services: Services, user: UserView) -> tuple[str, str, str]:
-    """E-mail address, first name, last name; empty once the person was forgotten."""
-    opened = await services.vault.open_all([user.email, user.first_name, user.last_name])
-    email, first_name, last_name = (text or "" for text in opened)
-    return email, first_name, last_name
 
 
 @router.post("/logout")
@@ -129,46 +134,24 @@ async def logout(caller: SignedIn, services: Served, intent: Intended, response:
     clear_cookie(response, services.settings)
 
 
-@router.get("/me")
-async def me(caller: SignedIn, services: Served, position: Position) -> Profile:
-    async with services.read("users", "organizations", position=position) as connection:
-        user = await find_user(connection, caller.user_id)
-        organization = (
-            await find_organization(connection, caller.organization_id, caller.user_id)
-            if caller.organization_id
-            else None
-        )
-    if user is None:
-        raise Rejected("user_not_found")
-    email, first_name, last_name = await _opened(services, user)
-    [username] = await services.vault.open_all([user.username])
-    return Profile(
-        user_id=user.id,
-        username=username or "",
-        email=email,
-        role=user.role,
-        first_name=first_name,
-        last_name=last_name,
-        current_organization_id=organization.id if organization else None,
-        current_organization_name=organization.name if organization else None,
-        current_organization_slug=organization.slug if organization else None,
-        current_organization_role=organization.role if organization else None,
-    )
-
-
 @router.get("/sessions")
 async def my_sessions(caller: SignedIn, services: Served, position: Position) -> list[SessionShown]:
     """The caller's live sessions, newest first."""
     async with services.read("sessions", "organizations", position=position) as connection:
         sessions = await list_sessions(connection, caller.user_id, now=services.clock())
         organizations = {one.id: one for one in await list_organizations(connection, caller.user_id)}
+    used = await services.session_uses.last_used([session.id for session in sessions])
+    opened = iter(await services.vault.open_all([text for one in sessions for text in (one.ip, one.user_agent)]))
     return [
         SessionShown(
             session_id=session.id,
             current_organization_id=session.organization_id,
             current_organization_name=_name(organizations, session.organization_id),
             organization_role=_role(organizations, session.organization_id),
+            ip=next(opened) or "",
+            user_agent=next(opened) or "",
             created_at=session.created_at,
+            last_used_at=used.get(session.id, session.created_at),
             expires_at=session.expires_at,
             is_current=session.id == caller.session_id,
         )
