@@ -11,9 +11,10 @@ from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
-from domain.ids import EventId, InstanceId, OrganizationId
+from domain.ids import DeploymentId, EventId, InstanceId, OrganizationId
 from domain.message import Envelope
 from domain.ports import Clock, Dispatch, Load
+from handlers.person_ports import Eraser, FindTraces, OneTimeTokens, OpenCredentials, Vault
 
 T = TypeVar("T")
 
@@ -104,13 +105,15 @@ class Unsettled(msgspec.Struct, frozen=True):
 
 
 class ListUnsettled(Protocol):
-    """A page of the instances that are not at rest, by id; `after` is the last page's last id, "" at first.
-
-    Raises:
-        OSError: the read model cannot be reached.
-    """
+    """A page of the instances that are not at rest, by id, after the last page's last. Raises OSError: unknown now."""
 
     async def __call__(self, after: str, /) -> Sequence[Unsettled]: ...
+
+
+class ListStanding(Protocol):
+    """A page of the deployments that an organisation still wants, as of `position`. Raises OSError: not known now."""
+
+    async def __call__(self, organization: OrganizationId, /, *, position: int) -> Sequence[DeploymentId]: ...
 
 
 class Waking(msgspec.Struct, frozen=True):
@@ -194,7 +197,8 @@ class Effects(Protocol):
         ask: Callable[[], Awaitable[Happened]],
         timeout_s: float,
     ) -> None:
-        """Does it exactly once, for a world that would do it twice when told twice.
+        """Does it exactly once, for a world that would do it twice when told twice. What was refused for good is raised
+        once, and never tried again.
 
         Args:
             effect: which deed.
@@ -227,16 +231,59 @@ class AuditSealer(Protocol):
         ...
 
 
+class Mail(msgspec.Struct, frozen=True, kw_only=True):
+    """One mail to one person, in plain text.
+
+    Attributes:
+        to: e-mail address.
+        message_id: the same at every try of this mail, without angle brackets or domain.
+    """
+
+    to: str
+    subject: str
+    text: str
+    message_id: str
+
+
+class MailRefusedError(Exception):
+    """This mail will never go out. `code` says why and names nobody, e.g. "smtp_550"."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class MailUnavailableError(OSError):
+    """No mail can go out now, or nobody knows whether it did; the message names no person."""
+
+
+class Mailer(Protocol):
+    """Hands mails to a mail server.
+
+    Raises:
+        MailRefusedError: for good.
+        MailUnavailableError: look again later.
+    """
+
+    async def send(self, mail: Mail) -> None: ...
+
+    async def has_sent(self, message_id: str) -> Happened:
+        """Whether this mail went out, as far as the receiver can tell."""
+        ...
+
+
 class HandlerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What handlers tell to others.
 
     Attributes:
         control_plane_url: where agents reach the API.
+        console_url: where people reach the console, for links in mails.
         heartbeat_interval_s: seconds between an agent's heartbeats.
         drain_deadline_s: seconds that running answers get when their deployment stops.
     """
 
     control_plane_url: str
+    console_url: str
     heartbeat_interval_s: float
     drain_deadline_s: int
 
@@ -253,6 +300,13 @@ class Doors:
     clock: Clock
     settings: HandlerSettings
     list_unsettled: ListUnsettled
+    list_standing: ListStanding
     effects: Effects
     history: History
     sealer: AuditSealer
+    mailer: Mailer
+    vault: Vault
+    tokens: OneTimeTokens
+    credentials: OpenCredentials
+    find_traces: FindTraces
+    eraser: Eraser

@@ -12,12 +12,18 @@ from dataclasses import dataclass
 
 from domain.deployment import DEPLOYMENT, DeploymentRequested, DeploymentStopped
 from domain.instance import INSTANCE
+from domain.organization import ORGANIZATION, MemberInvited, OrganizationDeleted
+from domain.user import USER, PasswordResetRequested, UserForgotten
 from handlers import (
     advance_instance,
+    erase_person_on_user_forgotten,
     keep_audit_log_sealed,
     keep_instances_advancing,
     keep_servers_matching_records,
     request_instances_on_deployment_requested,
+    send_invitation_on_member_invited,
+    send_reset_link_on_password_reset_requested,
+    stop_deployments_on_organization_deleted,
     stop_instances_on_deployment_stopped,
 )
 from handlers.outcome import Outcome
@@ -67,10 +73,34 @@ REACTIONS: tuple[Reaction, ...] = (
         react=stop_instances_on_deployment_stopped.stop_instances_on_deployment_stopped,
     ),
     Reaction(
+        name=stop_deployments_on_organization_deleted.NAME,
+        aggregate=ORGANIZATION.aggregate,
+        events=frozenset({OrganizationDeleted.__name__}),
+        react=stop_deployments_on_organization_deleted.stop_deployments_on_organization_deleted,
+    ),
+    Reaction(
         name=advance_instance.NAME,
         aggregate=INSTANCE.aggregate,
         events=frozenset(event.__name__ for event in INSTANCE.events),
         react=advance_instance.advance_instance,
+    ),
+    Reaction(
+        name=send_invitation_on_member_invited.NAME,
+        aggregate=ORGANIZATION.aggregate,
+        events=frozenset({MemberInvited.__name__}),
+        react=send_invitation_on_member_invited.send_invitation_on_member_invited,
+    ),
+    Reaction(
+        name=send_reset_link_on_password_reset_requested.NAME,
+        aggregate=USER.aggregate,
+        events=frozenset({PasswordResetRequested.__name__}),
+        react=send_reset_link_on_password_reset_requested.send_reset_link_on_password_reset_requested,
+    ),
+    Reaction(
+        name=erase_person_on_user_forgotten.NAME,
+        aggregate=USER.aggregate,
+        events=frozenset({UserForgotten.__name__}),
+        react=erase_person_on_user_forgotten.erase_person_on_user_forgotten,
     ),
 )
 

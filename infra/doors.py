@@ -1,27 +1,38 @@
 """What reactions and duties may touch, made of the real things: see handlers/ports.py."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
 from uuid_utils import uuid7
 
 from domain.aggregates import AGGREGATES
+from domain.ids import DeploymentId, OrganizationId
 from domain.message import Envelope, subject_of
 from handlers.ports import Cloud, Doors, Effects, HandlerSettings, History, Trigger, Unsettled
 from infra.audit.sealer import Sealer
 from infra.audit.seals import SealStore
 from infra.audit.signing_key import read_signing_key
+from infra.credentials import CredentialStore
 from infra.dispatch import Dispatcher
 from infra.environment import Environment
+from infra.erasure import VaultEraser
 from infra.events.codec import Codec
 from infra.events.group_commit import GroupCommitLog
 from infra.events.jetstream import JetStreamLog
 from infra.events.port import EventLog
 from infra.events.snapshots import SnapshotStore
+from infra.idempotency import PostgresIdempotency
+from infra.inbox import Inbox, inbox_folder
+from infra.mail import mailer_of
 from infra.master_key import MasterKey
+from infra.person_traces import find_traces_in
+from infra.postgres import Pool
 from infra.providers.tags import KeyedSigner
-from infra.vault import WorkerTokens
+from infra.vault import OneTimeTokens, Vault, WorkerTokens
+from infra.wrapping import KeyRing
+from projections.deployments import list_standing
 from projections.instances import list_unsettled
 from projections.projection import Read
 
@@ -46,14 +57,33 @@ PROVIDERS = ("local",)
 """Codes of the providers that doors_of has an adapter for."""
 
 
-def doors_of(environment: Environment, nc: Client, read: Read, local: Cloud, key: MasterKey, effects: Effects) -> Doors:
-    """Real doors, over a writer's connection, the read model `instances`, the provider `local`, and the ledger."""
-    dispatcher = new_dispatcher(nc)
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """What doors need of Postgres: read models, the ledger, and a pool of the vault's."""
+
+    read: Read
+    effects: Effects
+    vault: Pool
+
+
+def doors_of(environment: Environment, nc: Client, tables: Tables, local: Cloud, key: MasterKey) -> Doors:
+    """Real doors, over a writer's connection, Postgres, and the provider `local`.
+
+    Raises:
+        SecretFileError: the settings of mails do not suffice.
+    """
+    dispatcher, read, pool = new_dispatcher(nc), tables.read, tables.vault
+    keys = KeyRing(key, environment.secrets_dir)
+    vault, inbox = Vault(pool, key, keys), Inbox(inbox_folder(environment.data_dir))
 
     async def unsettled(after: str) -> Sequence[Unsettled]:
         async with read("instances") as connection:
             homes = await list_unsettled(connection, after=after)
         return [Unsettled(home.organization_id, home.id) for home in homes]
+
+    async def standing(organization: OrganizationId, /, *, position: int) -> Sequence[DeploymentId]:
+        async with read("deployments", position=position) as connection:
+            return await list_standing(connection, organization)
 
     return Doors(
         dispatch=dispatcher,
@@ -64,15 +94,23 @@ def doors_of(environment: Environment, nc: Client, read: Read, local: Cloud, key
         clock=utc_now,
         settings=settings_of(environment),
         list_unsettled=unsettled,
-        effects=effects,
+        list_standing=standing,
+        effects=tables.effects,
         history=history_of(JetStreamLog(nc)),
-        sealer=Sealer(SealStore(nc), read, read_signing_key(environment.secrets_dir)),
+        sealer=Sealer(SealStore(nc), read, read_signing_key(environment.secrets_dir, make=environment.make_secrets)),
+        mailer=mailer_of(environment),
+        vault=vault,
+        tokens=OneTimeTokens(key),
+        credentials=CredentialStore(pool, keys).open,
+        find_traces=find_traces_in(read, utc_now),
+        eraser=VaultEraser(environment.postgres_url, pool, vault, PostgresIdempotency(pool, key), inbox),
     )
 
 
 def settings_of(environment: Environment) -> HandlerSettings:
     return HandlerSettings(
         control_plane_url=environment.api_url,
+        console_url=(environment.console_url or environment.api_url).rstrip("/"),
         heartbeat_interval_s=environment.heartbeat_interval_s,
         drain_deadline_s=environment.drain_deadline_s,
     )

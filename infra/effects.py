@@ -1,6 +1,6 @@
 """The ledger of what was done to the outside world, and because of which event.
 
-    once:    (new) ──> intended ──act──> done              a row of "done" is never acted on again
+    once:    (new) ──> intended ──act──> done, refused     such a row is never acted on again
                           │ cut off
                           └──> ask: happened ──> done      not happened ──> intended, act again      unknown ──> later
 
@@ -20,7 +20,7 @@ import structlog
 from msgspec.structs import replace
 
 from domain.ports import Clock
-from handlers.ports import CloudRefusedError, Effect, Happened
+from handlers.ports import CloudRefusedError, Effect, Happened, MailRefusedError
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class EffectLedger:
         """See the port."""
         found = await self._rows.intend(effect)
         if found is not None:
-            if found.state == "done":
+            if found.state in {"done", "refused"}:
                 return
             if await self._has_happened(found, ask, timeout_s):
                 await self._rows.end(effect, "done", "found done")
@@ -113,6 +113,9 @@ class EffectLedger:
         try:
             async with asyncio.timeout(timeout_s):
                 await act()
+        except MailRefusedError as refused:
+            await self._note(effect, "refused", refused.code)
+            raise
         except Exception as fault:
             await self._note(effect, "unknown", type(fault).__name__)
             raise

@@ -7,9 +7,11 @@ Replies can hold secrets (an API key shown once), so seeds and replies are seale
 """
 
 import os
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
+from cryptography.exceptions import InvalidTag
 
 from infra.master_key import MasterKey, decrypt, encrypt
 from infra.postgres import Pool
@@ -28,6 +30,12 @@ SWEEP_ROWS = 100
 _END_LEASE = """
     UPDATE vault.idempotency SET leased_until = 'epoch' WHERE principal = %s AND key = %s AND reply IS NULL
 """
+FORGET_ROWS = 200
+_KEPT_PAGE = """
+    SELECT principal, key, reply FROM vault.idempotency
+    WHERE reply IS NOT NULL AND (principal, key) > (%s, %s) ORDER BY principal, key LIMIT %s
+"""
+_UNKEEP = "UPDATE vault.idempotency SET reply = NULL, leased_until = 'epoch' WHERE principal = %s AND key = %s"
 _FORGET = "DELETE FROM vault.idempotency WHERE principal = %s AND key = %s AND reply IS NULL"
 
 
@@ -88,6 +96,33 @@ class PostgresIdempotency:
         statement = _FORGET if untouched else _END_LEASE
         async with vault_connection(self._pool, "release an idempotency key") as connection:
             await connection.execute(statement, [principal, key])
+
+    async def forget(self, user_id: str, words: Sequence[str]) -> None:
+        """Deletes what the user ever asked, and everybody's kept replies that hold one of the words.
+
+        A reply that is gone is made again from its seed when its request is repeated. All kept replies are opened for
+        this, FORGET_ROWS at a time.
+        """
+        sought = [word.casefold() for word in (user_id, *words)]
+        async with vault_connection(self._pool, "forget a person's replies") as connection:
+            await connection.execute("DELETE FROM vault.idempotency WHERE principal = %s", [f"user:{user_id}"])
+        after = ("", "")
+        while True:  # bounded by the rows of KEPT_DAYS
+            async with vault_connection(self._pool, "look for a person in kept replies") as connection:
+                rows = await (await connection.execute(_KEPT_PAGE, [*after, FORGET_ROWS])).fetchall()
+                telling = [(who, key) for who, key, reply in rows if self._tells(bytes(reply), who, key, sought)]
+                async with connection.cursor() as cursor:
+                    await cursor.executemany(_UNKEEP, telling)
+            if len(rows) < FORGET_ROWS:
+                return
+            after = rows[-1][:2]
+
+    def _tells(self, reply: bytes, principal: str, key: str, sought: Sequence[str]) -> bool:
+        try:
+            clear = self._opened(reply, principal, key).decode(errors="replace").casefold()
+        except InvalidTag:
+            return True  # nobody can use it, and nobody can tell what it holds
+        return any(word in clear for word in sought)
 
     def _sealed(self, clear: bytes, principal: str, key: str) -> bytes:
         return encrypt(self._key, clear, bound_to=f"{principal}/{key}")

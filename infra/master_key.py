@@ -1,6 +1,6 @@
 """The root of all secrets: 32 bytes in a file, split by purpose so that no derived key serves two.
 
-    <secrets_dir>/master_key ──HKDF──┬─ wrapping: the data keys of persons         ├─ sign_in: signatures of tokens
+    <secrets_dir>/master_key ──HKDF──┬─ wrapping: key "0" of wrapping.py           ├─ sign_in: signatures of tokens
                                      ├─ digest: equality of names without reading  ├─ kept_replies: seals of replies
                                      ├─ bootstrap: one-time tokens of agents       ├─ fingerprint: shows no secret
                                      └─ server_tags: which servers are ours        └─ one_time: tokens in mails
@@ -29,8 +29,7 @@ class MasterKey:
     """Hands out derived keys only; the secret itself is not kept."""
 
     def __init__(self, secret: bytes) -> None:
-        if len(secret) != KEY_BYTES:
-            raise SecretFileError(f"the master key must be {KEY_BYTES} bytes; restore its file from the backup")
+        secret = require_strong(secret, MASTER_KEY_FILE)
         self._keys = {purpose: _derive(secret, purpose) for purpose in _PURPOSES}
 
     def key_for(self, purpose: str) -> bytes:
@@ -47,13 +46,37 @@ def _derive(secret: bytes, purpose: str) -> bytes:
     return hkdf.derive(secret)
 
 
-def read_master_key(secrets_dir: Path) -> MasterKey:
-    """The key in `<secrets_dir>/master_key`, made by chance when absent.
+def read_master_key(secrets_dir: Path, *, make: bool = False) -> MasterKey:
+    """The key in `<secrets_dir>/master_key`.
+
+    Args:
+        secrets_dir: holds it.
+        make: when absent, by chance. Only a platform without data may: what was sealed before stays closed.
 
     Raises:
-        SecretFileError: unreadable, open to others, or of the wrong size.
+        SecretFileError: absent, unreadable, open to others, weak, or of the wrong size.
     """
-    return MasterKey(secret_file(secrets_dir / MASTER_KEY_FILE, lambda: os.urandom(KEY_BYTES)))
+    return MasterKey(secret_file(secrets_dir / MASTER_KEY_FILE, (lambda: os.urandom(KEY_BYTES)) if make else None))
+
+
+def require_strong(secret: bytes, name: str) -> bytes:
+    """The secret of the file `name`, unless nobody can have drawn it by chance.
+
+    Raises:
+        SecretFileError: of another size, or one byte repeated.
+    """
+    if len(secret) != KEY_BYTES:
+        raise SecretFileError(
+            f"the secret {name} must be {KEY_BYTES} bytes, not {len(secret)}; restore its file from the backup"
+        )
+    if len(set(secret)) == 1:
+        raise SecretFileError(f"the secret {name} is one byte repeated, which anybody can guess; restore its file")
+    return secret
+
+
+def check_value_of(key: bytes) -> bytes:
+    """Shows whether two processes have the same key, and nothing else of it."""
+    return hmac.digest(key, b"inventiv-vault/check", "sha256")
 
 
 def encrypt(key: bytes, clear: bytes, *, bound_to: str) -> bytes:

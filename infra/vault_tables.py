@@ -1,4 +1,11 @@
-"""The vault's tables in Postgres: schema `vault`, plain SQL, created once at start; no rebuild ever touches them."""
+"""The vault's tables in Postgres: schema `vault`, plain SQL, created once at start; no rebuild ever touches them.
+
+    wrapping_keys   which keys there are, and which wraps now       person_keys    a data key for each person, wrapped
+    credentials     of organisations at providers, wrapped          passwords      argon2id, which opens for nobody
+    idempotency     kept replies, sealed (idempotency.py)           master_key     shows whether the right one is here
+
+The surprising rule: a row's `key_id` is no claim beside its envelope; Postgres reads it out of the envelope itself.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,12 +13,14 @@ from contextlib import asynccontextmanager
 from psycopg import Error
 from psycopg_pool import PoolTimeout
 
-from infra.master_key import MasterKey
+from infra.master_key import MasterKey, check_value_of
 from infra.postgres import Pool, new_pool
 from projections.projection import Connection
 
 SCHEMA_LOCK = 0x1A6E_0001
 """Advisory lock under which the schema is created, so that two processes starting together do it once."""
+WRITERS_LOCK = 0x1A6E_0003
+"""Advisory lock that whoever wraps shares until the commit; a change of the wrapping key waits for all of them."""
 POOL_CONNECTIONS = 4
 
 SCHEMA = """
@@ -26,6 +35,22 @@ CREATE TABLE IF NOT EXISTS vault.person_keys (
     created_at timestamptz NOT NULL DEFAULT now(),
     forgotten_at timestamptz,
     CHECK ((wrapped IS NULL) = (forgotten_at IS NOT NULL))
+);
+CREATE TABLE IF NOT EXISTS vault.wrapping_keys (
+    id text PRIMARY KEY,
+    check_value bytea NOT NULL,
+    newest boolean NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX IF NOT EXISTS one_newest_wrapping_key ON vault.wrapping_keys (newest) WHERE newest;
+CREATE TABLE IF NOT EXISTS vault.credentials (
+    organization_id text NOT NULL,
+    purpose text NOT NULL,
+    names text[] NOT NULL,
+    envelope bytea NOT NULL,
+    set_at timestamptz NOT NULL DEFAULT now(),
+    key_id text GENERATED ALWAYS AS (encode(substring(envelope FROM 4 FOR get_byte(envelope, 2)), 'escape')) STORED,
+    PRIMARY KEY (organization_id, purpose)
 );
 CREATE TABLE IF NOT EXISTS vault.passwords (
     user_id text PRIMARY KEY,
@@ -43,7 +68,21 @@ CREATE TABLE IF NOT EXISTS vault.idempotency (
     PRIMARY KEY (principal, key)
 );
 CREATE INDEX IF NOT EXISTS idempotency_by_age ON vault.idempotency (created_at);
+DO $$ BEGIN
+    IF NOT EXISTS (
+        SELECT FROM information_schema.columns
+        WHERE table_schema = 'vault' AND table_name = 'person_keys' AND column_name = 'key_id'
+    ) THEN
+        UPDATE vault.person_keys SET wrapped = '\\x76320130'::bytea || wrapped WHERE wrapped IS NOT NULL;
+        ALTER TABLE vault.person_keys
+            ADD COLUMN erased_at timestamptz,
+            ADD COLUMN key_id text
+                GENERATED ALWAYS AS (encode(substring(wrapped FROM 4 FOR get_byte(wrapped, 2)), 'escape')) STORED;
+        CREATE INDEX person_keys_by_key ON vault.person_keys (key_id);
+    END IF;
+END $$;
 """
+"""The block at the end is for a vault from before keys had ids: all was wrapped by key "0", and said so nowhere."""
 
 
 class VaultUnavailableError(OSError):
@@ -86,6 +125,10 @@ async def create_vault(pool: Pool, master_key: MasterKey) -> None:
         await connection.execute(SCHEMA)
         await connection.execute(
             "INSERT INTO vault.master_key (fingerprint) VALUES (%s) ON CONFLICT DO NOTHING", [fingerprint]
+        )
+        await connection.execute(
+            "INSERT INTO vault.wrapping_keys (id, check_value, newest) VALUES ('0', %s, true) ON CONFLICT DO NOTHING",
+            [check_value_of(master_key.key_for("wrapping"))],
         )
         row = await (await connection.execute("SELECT fingerprint FROM vault.master_key")).fetchone()
     if row is None or bytes(row[0]) != fingerprint:

@@ -1,4 +1,4 @@
-"""The key that signs the audit log's seals: an Ed25519 seed in `<secrets_dir>/audit_signing_key`, made at first use.
+"""The key that signs the audit log's seals: an Ed25519 seed in `<secrets_dir>/audit_signing_key`.
 
 Only the role `handlers` needs the file; everyone else verifies with the public key. A new file is a new key: what the
 old one signed stays valid, and both public keys are handed out.
@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from msgspec.structs import replace
 
 from domain.seal import Seal, key_id_of, note
+from infra.master_key import require_strong
 from infra.secret_files import SecretFileError, secret_file
 
 SEED_BYTES = 32
@@ -38,13 +39,14 @@ class SigningKey:
         return replace(named, signature=self._key.sign(note(named)).hex())
 
 
-def read_signing_key(secrets_dir: Path) -> SigningKey:
-    """The key in the secrets folder, made by chance when absent.
+def read_signing_key(secrets_dir: Path, *, make: bool = False) -> SigningKey:
+    """The key in the secrets folder; `make`: by chance when absent.
 
     Raises:
-        SecretFileError: unreadable, open to others, or of the wrong size.
+        SecretFileError: absent, unreadable, open to others, weak, or of the wrong size.
     """
-    return SigningKey(secret_file(secrets_dir / SIGNING_KEY_FILE, lambda: os.urandom(SEED_BYTES)))
+    seed = secret_file(secrets_dir / SIGNING_KEY_FILE, (lambda: os.urandom(SEED_BYTES)) if make else None)
+    return SigningKey(require_strong(seed, SIGNING_KEY_FILE))
 
 
 def is_signed(seal: Seal, public_key: bytes) -> bool:

@@ -32,7 +32,7 @@ from infra.processes.running import is_alive, last_platform, remove_platform, wr
 
 MARKER = "inventiv-data.json"
 LOCK = "up.lock"
-FORGETTABLE = ("nats", "postgres", "secrets", "logs", "run", "gateway", "servers", "agent")
+FORGETTABLE = ("nats", "postgres", "secrets", "logs", "run", "gateway", "servers", "agent", "inbox")
 """Everything that the platform ever writes below the data folder; --fresh deletes these names and nothing else."""
 LEFTOVER_WAIT_S = 15.0
 """A role that lost its supervisor drains first; see the roles' own grace."""

@@ -207,7 +207,10 @@ def _environment_of_roles(
         api_url=f"http://{reached_at}:{ports.api}",
         gateway_url=f"http://{reached_at}:{ports.gateway}",
         secrets_dir=given.secrets_dir.absolute(),
+        make_secrets=True,
         admin_password_file=password_file.absolute() if password_file else None,
+        jwt_secret_file=given.jwt_secret_file.absolute() if given.jwt_secret_file else None,
+        smtp_password_file=given.smtp_password_file.absolute() if given.smtp_password_file else None,
         engine_dir=given.engine_dir.absolute(),
     )
 

@@ -7,7 +7,7 @@ import signal
 import structlog
 
 from handlers.subscriptions import REACTIONS, duties
-from infra.doors import doors_of
+from infra.doors import Tables, doors_of
 from infra.effect_tables import EffectTables
 from infra.effects import EffectLedger
 from infra.environment import Environment
@@ -24,6 +24,8 @@ from infra.providers.local import keep_agents_running, local_cloud
 from infra.reacting import Reactor, Stores, keep_duty, run_reactions
 from infra.replay.behind import require_whole_log
 from infra.secret_files import SecretFileError
+from infra.vault_tables import VaultKeyError, create_vault, vault_pool
+from projections.projection import EVERYTHING
 
 _log = structlog.get_logger(__name__)
 
@@ -48,10 +50,17 @@ async def run(environment: Environment) -> None:
     try:
         await verify_server(reader, environment.nats_monitor_url, replicas=environment.nats_replicas)
         await require_whole_log(reader, environment.postgres_url)
-        key = read_master_key(environment.secrets_dir)
+        key = read_master_key(environment.secrets_dir, make=environment.make_secrets)
         url = environment.postgres_url
-        async with ReadModels(url) as read, Gate(url) as gate, EffectTables(url) as rows:
-            doors = doors_of(environment, writer, read, cloud, key, EffectLedger(rows))
+        async with (
+            ReadModels(url, scope=EVERYTHING) as read,
+            Gate(url) as gate,
+            EffectTables(url) as rows,
+            vault_pool(url) as vault,
+        ):
+            await create_vault(vault, key)
+            tables = Tables(read=read, effects=EffectLedger(rows), vault=vault)
+            doors = doors_of(environment, writer, tables, cloud, key)
             parking, timers = Parking(writer, doors.clock), Timers(writer)
             reactor = Reactor(REACTIONS, doors, Stores(JetStreamLog(writer), gate, parking, timers))
             async with asyncio.TaskGroup() as group:
@@ -64,7 +73,7 @@ async def run(environment: Environment) -> None:
                 for task in tasks:
                     task.cancel()
         _log.info("stopped")
-    except (UnfitServerError, SecretFileError) as error:
+    except (UnfitServerError, SecretFileError, VaultKeyError) as error:
         raise _unfit(str(error)) from error
     finally:
         cloud.close()

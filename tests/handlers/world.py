@@ -6,7 +6,7 @@
 runtime does: tells the reaction everything twice, waits as asked, and goes on until nothing is left to do.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
@@ -21,8 +21,10 @@ from domain.instance_commands import ObserveWorker, RegisterWorker, RequestInsta
 from domain.instance_state import Instance
 from domain.message import Context, Envelope, subject_of
 from domain.ports import Receipt
+from domain.values import Sealed
 from handlers.advance_instance import advance_instance
 from handlers.outcome import Done, Outcome, RetryAfter, outcome_of
+from handlers.person_ports import HeldAddress, PersonTraces
 from handlers.ports import (
     Absent,
     AuditStanding,
@@ -32,6 +34,8 @@ from handlers.ports import (
     Effect,
     Existence,
     HandlerSettings,
+    Happened,
+    Mail,
     Present,
     Server,
     ServerRequest,
@@ -201,6 +205,90 @@ class FakeSealer:
         self.standing_now = AuditStanding(entries=entries, sealed=entries, sealed_at=at)
 
 
+@dataclass
+class FakeMailer:
+    """A post office; `denies` makes it answer "no" when asked, as SMTP servers do."""
+
+    effects: Effects
+    mails: list[Mail] = field(default_factory=list)
+    error: Exception | None = None
+    denies: bool = False
+
+    async def send(self, mail: Mail) -> None:
+        await self.effects.do("send", lambda: self._send(mail))
+
+    async def has_sent(self, message_id: str) -> Happened:
+        async def look() -> Happened:
+            sent = any(mail.message_id == message_id for mail in self.mails)
+            return "happened" if sent and not self.denies else "not_happened"
+
+        return await self.effects.do("ask", look)
+
+    async def _send(self, mail: Mail) -> None:
+        if self.error:
+            raise self.error
+        self.mails.append(mail)
+
+
+class FakeVault:
+    """Sealed text is "<person>:<clear text>"; `forgotten` persons do not open."""
+
+    def __init__(self) -> None:
+        self.forgotten: set[str] = set()
+
+    async def open(self, sealed: Sealed) -> str | None:
+        person, _, text = sealed.partition(":")
+        return None if person in self.forgotten else text
+
+
+class FakeTokens:
+    def token(self, kind: str, subject: str) -> str:
+        return f"{kind}-of-{subject}"
+
+
+@dataclass
+class FakeEraser:
+    """Notes its steps; destroying keys makes the vault forget."""
+
+    effects: Effects
+    vault: FakeVault
+    steps: list[tuple[str, ...]] = field(default_factory=list)
+
+    async def forget_replies(self, user_id: str, words: Sequence[str]) -> None:
+        await self._note("forget_replies", user_id, *words)
+
+    async def forget_sign_ins(self, user_id: str) -> None:
+        await self._note("forget_sign_ins", user_id)
+
+    async def destroy_keys(self, person_ids: Sequence[str]) -> None:
+        await self._note("destroy_keys", *person_ids)
+        self.vault.forgotten.update(person_ids)
+
+    async def delete_mails(self, addresses: Sequence[HeldAddress]) -> None:
+        await self._note("delete_mails", *(address.email for address in addresses))
+
+    async def scrub(self) -> None:
+        await self._note("scrub")
+
+    async def finish(self, user_id: str) -> None:
+        await self._note("finish", user_id)
+
+    async def _note(self, *step: str) -> None:
+        async def note() -> None:
+            self.steps.append(step)
+
+        await self.effects.do(step[0], note)
+
+
+async def no_credentials(_organization: OrganizationId, _provider: str, /) -> Mapping[str, str]:
+    return {}
+
+
+async def no_traces(_user_id: str, _addresses: Sequence[HeldAddress], /, *, position: int) -> PersonTraces:
+    assert position > 0
+    return PersonTraces()
+
+
 class Signer:
     def sign(self, text: str) -> str:
         return f"signed:{text}"
@@ -215,7 +303,11 @@ class World:
         numbers = count(1)
         self.dispatcher = Dispatcher(self.log, Codec(AGGREGATES), self.clock, lambda: f"event-{next(numbers)}")
         self.unsettled: list[Unsettled] = []
+        self.deployments: list[DeploymentId] = []
         self.sealer = FakeSealer()
+        self.mailer = FakeMailer(self.effects)
+        self.vault = FakeVault()
+        self.eraser = FakeEraser(self.effects, self.vault)
         self.ledger = FragileRows(self.effects, MemoryEffectRows(self.clock))
         self.doors = Doors(
             dispatch=self._dispatch,
@@ -225,12 +317,22 @@ class World:
             signer=Signer(),
             clock=self.clock,
             settings=HandlerSettings(
-                control_plane_url="http://127.0.0.1:8003", heartbeat_interval_s=5.0, drain_deadline_s=300
+                control_plane_url="http://127.0.0.1:8003",
+                console_url="https://console.test",
+                heartbeat_interval_s=5.0,
+                drain_deadline_s=300,
             ),
             list_unsettled=self._list_unsettled,
+            list_standing=self._list_standing,
             effects=EffectLedger(self.ledger),
             history=history_of(self.log),
             sealer=self.sealer,
+            mailer=self.mailer,
+            vault=self.vault,
+            tokens=FakeTokens(),
+            credentials=no_credentials,
+            find_traces=no_traces,
+            eraser=self.eraser,
         )
 
     def clock(self) -> datetime:
@@ -306,6 +408,12 @@ class World:
             f"dispatch {type(command).__name__}",
             lambda: self.dispatcher(decider, organization, aggregate_id, command, context),
         )
+
+    async def _list_standing(self, organization: OrganizationId, /, *, position: int) -> Sequence[DeploymentId]:
+        """Of those that the test put into `deployments`, one at a time."""
+        assert position > 0
+        loaded = [(one, await self.dispatcher.load(DEPLOYMENT, organization, one)) for one in self.deployments]
+        return [one for one, found in loaded if found.state.request and not found.state.stopped][:1]
 
     async def _list_unsettled(self, after: str) -> Sequence[Unsettled]:
         return [instance for instance in self.unsettled if instance.instance_id > after][:2]

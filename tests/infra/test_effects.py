@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from handlers.ports import CloudRefusedError, Effect, Happened
+from handlers.ports import CloudRefusedError, Effect, Happened, MailRefusedError
 from infra.effect_tables import EffectTables, effects_of, list_effects
 from infra.effects import EffectLedger, EffectRows, EffectsUnavailableError, EffectUnsettledError, MemoryEffectRows
 from infra.postgres import connect
@@ -182,6 +182,17 @@ async def test_a_deed_that_failed_is_unknown_until_it_is_asked_about() -> None:
     clock.later()
     await post.send(clock.ledger)
     assert (post.sent, post.asked) == (1, 1)
+
+
+async def test_a_deed_that_was_refused_for_good_is_told_once_and_never_tried_again() -> None:
+    clock, post = Clock(), Post(fails=MailRefusedError("smtp_550"))
+    with pytest.raises(MailRefusedError):
+        await post.send(clock.ledger)
+    assert [(row.state, row.detail) for row in clock.rows.rows] == [("refused", "smtp_550")]
+    post.fails = None
+    clock.later()
+    await post.send(clock.ledger)
+    assert (post.sent, post.asked) == (0, 0)
 
 
 async def test_a_deed_that_takes_too_long_is_given_up_and_asked_about() -> None:

@@ -4,12 +4,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from infra.idempotency import LEASE_S, PostgresIdempotency
-from infra.master_key import MasterKey
+from infra.master_key import MasterKey, read_master_key
 from infra.passwords import MAX_WAITING, Passwords
 from infra.postgres import Pool
 from infra.secret_files import SecretFileError
@@ -108,6 +109,22 @@ def test_digests_ignore_case_and_tell_kinds_apart(master_key: MasterKey) -> None
 def test_a_master_key_of_another_size_is_refused() -> None:
     with pytest.raises(SecretFileError, match="32 bytes"):
         MasterKey(b"short")
+
+
+@pytest.mark.parametrize("weak", [bytes(32), b"k" * 32, b"", os.urandom(31), os.urandom(33)])
+def test_a_weak_master_key_is_refused(weak: bytes, tmp_path: Path) -> None:
+    (tmp_path / "master_key").write_bytes(weak)
+    (tmp_path / "master_key").chmod(0o600)
+    with pytest.raises(SecretFileError, match="master_key"):
+        read_master_key(tmp_path)
+
+
+def test_a_missing_master_key_is_made_only_where_that_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(SecretFileError, match="restore it from its backup"):
+        read_master_key(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    made = read_master_key(tmp_path, make=True)
+    assert read_master_key(tmp_path).key_for("wrapping") == made.key_for("wrapping")
 
 
 async def test_a_vault_refuses_another_master_key(pool: Pool, master_key: MasterKey) -> None:

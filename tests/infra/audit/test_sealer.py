@@ -22,6 +22,7 @@ from infra.events.connection import connect_writer, disconnect
 from infra.events.streams import SEALS
 from infra.postgres import ReadModels, connect, search_path
 from infra.secret_files import SecretFileError
+from projections.projection import EVERYTHING
 from tests.domain.test_seal import SEAL
 from tests.given import NOON
 from tests.infra.audit.sealed import TABLES, entries_of, store
@@ -43,7 +44,7 @@ async def stored(postgres_url: str, count: int) -> None:
 
 
 def reading(postgres_url: str) -> ReadModels:
-    return ReadModels(postgres_url, projections=TABLES)
+    return ReadModels(postgres_url, projections=TABLES, scope=EVERYTHING)
 
 
 async def test_each_seal_goes_on_from_the_last(nats_server: EmbeddedNats, postgres_url: str) -> None:
@@ -127,7 +128,7 @@ async def test_no_service_can_take_a_seal_away(nats_server: EmbeddedNats, postgr
 
 
 def test_the_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
-    key = read_signing_key(tmp_path / "secrets")
+    key = read_signing_key(tmp_path / "secrets", make=True)
     assert read_signing_key(tmp_path / "secrets").public_key == key.public_key
     path = tmp_path / "secrets" / "audit_signing_key"
     assert path.stat().st_mode & 0o777 == 0o600

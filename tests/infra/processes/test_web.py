@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import nats
 import pytest
 
@@ -27,6 +28,7 @@ def environment(nats_server: EmbeddedNats, postgres_url: str, tmp_path: Path) ->
     return Environment(
         data_dir=tmp_path,
         secrets_dir=tmp_path / "secrets",
+        make_secrets=True,
         nats_url=nats_server.url,
         nats_monitor_url=nats_server.monitor_url,
         postgres_url=postgres_url,
@@ -135,6 +137,7 @@ async def test_nats_may_come_and_go(environment: Environment, nats_server: Embed
         ({"postgres_url": ""}, "INVENTIV_POSTGRES_URL"),
         ({"nats_monitor_url": ""}, "INVENTIV_NATS_MONITOR_URL"),
         ({"admin_password_file": Path("/nowhere/password")}, "INVENTIV_ADMIN_PASSWORD_FILE"),
+        ({"make_secrets": False}, "INVENTIV_MAKE_SECRETS=1"),
     ],
 )
 async def test_an_unfit_environment_is_named_with_its_cure(
@@ -144,6 +147,14 @@ async def test_an_unfit_environment_is_named_with_its_cure(
     async with role("web", Environment(**{**fields, **broken})) as web:
         assert await web.ends() == 78, web.output
         assert cure in web.output
+
+
+@pytest.mark.parametrize("name", ["web", "handlers"])
+async def test_a_lost_master_key_is_not_replaced_by_a_new_one(environment: Environment, name: str) -> None:
+    async with role(name, msgspec.structs.replace(environment, make_secrets=False)) as started:
+        assert await started.ends() == 78, started.output
+        assert "restore it from its backup" in started.output
+    assert not environment.secrets_dir.exists()
 
 
 def _after(reply: httpx.Response) -> dict[str, str]:

@@ -1,0 +1,66 @@
+"""Credentials go in by name, come out only to whoever may open them, and only for the organisation they belong to."""
+
+import os
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+from cryptography.exceptions import InvalidTag
+
+from infra.credentials import CredentialStore
+from infra.master_key import MasterKey
+from infra.vault_tables import create_vault, vault_pool
+from infra.wrapping import KeyRing
+
+SECRETS = {"secret_key": "hush-hush", "project_id": "p-1"}
+
+
+@pytest.fixture
+async def store(postgres_url: str) -> AsyncIterator[CredentialStore]:
+    master_key = MasterKey(os.urandom(32))
+    async with vault_pool(postgres_url) as pool:
+        await create_vault(pool, master_key)
+        yield CredentialStore(pool, KeyRing(master_key))
+
+
+async def test_what_was_set_is_named_and_opens(store: CredentialStore) -> None:
+    await store.set("acme", "scaleway", SECRETS)
+    assert await store.names("acme", "scaleway") == ("project_id", "secret_key")
+    assert await store.open("acme", "scaleway") == SECRETS
+
+
+async def test_setting_again_replaces_the_whole_bundle(store: CredentialStore) -> None:
+    await store.set("acme", "scaleway", SECRETS)
+    await store.set("acme", "scaleway", {"secret_key": "another"})
+    assert await store.open("acme", "scaleway") == {"secret_key": "another"}
+
+
+async def test_another_organisation_and_another_provider_have_none(store: CredentialStore) -> None:
+    await store.set("acme", "scaleway", SECRETS)
+    for place in (("globex", "scaleway"), ("acme", "ovh")):
+        assert await store.names(*place) == ()
+        assert await store.open(*place) == {}
+
+
+async def test_what_was_removed_is_gone(store: CredentialStore) -> None:
+    await store.set("acme", "scaleway", SECRETS)
+    await store.remove("acme", "scaleway")
+    await store.remove("acme", "scaleway")
+    assert await store.open("acme", "scaleway") == {}
+
+
+async def test_a_bundle_does_not_open_in_another_organisations_row(store: CredentialStore, postgres_url: str) -> None:
+    await store.set("acme", "scaleway", SECRETS)
+    async with await psycopg.AsyncConnection.connect(postgres_url) as connection:
+        await connection.execute("UPDATE vault.credentials SET organization_id = 'globex'")
+    with pytest.raises(InvalidTag):
+        await store.open("globex", "scaleway")
+
+
+async def test_no_value_is_stored_in_the_clear(store: CredentialStore, postgres_url: str) -> None:
+    await store.set("acme", "scaleway", SECRETS)
+    async with await psycopg.AsyncConnection.connect(postgres_url) as connection:
+        rows = await (await connection.execute("SELECT c::text FROM vault.credentials c")).fetchall()
+    assert "secret_key" in rows[0][0]
+    assert b"hush".hex() not in rows[0][0]
+    assert "hush" not in rows[0][0]
