@@ -1,5 +1,7 @@
 """`inventiv audit key`, `checkpoints`, `proof`: what anyone may have to check the audit log, fetched and checked here.
 
+What people read of it (`log`, `show`, `state`, `download`) stands in audit_log.py.
+
 `key` prints PEM and `checkpoints --stored` the exact texts, so that both can be kept in files: audit_evidence.py says
 for what. `proof` believes nothing that it fetches but the key, and that only when no --public-key is given.
 """
@@ -12,7 +14,7 @@ import typer
 
 from domain.merkle import is_included, leaf_hash
 from domain.seal import Seal, leaf_entry, note
-from infra.cli import audit_evidence, calling
+from infra.cli import audit_evidence, audit_log, calling
 from infra.cli.audit_evidence import PublicKeys, read_keys
 from infra.cli.output import CommandError, ExitCode, JsonFlag, print_json, print_table, say
 from infra.client import Api
@@ -24,7 +26,8 @@ _COLUMNS = {"number": "NUMBER", "size": "ENTRIES", "at": "SIGNED AT", "key_id": 
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="The audit log's proof: signed checkpoints, exports, verification.", no_args_is_help=True)
+    group = typer.Typer(help="Who did what, and the proof that the log was not changed.", no_args_is_help=True)
+    audit_log.register(group)
     group.command("key", help="Print the public key that signs checkpoints, as PEM.")(key)
     group.command("checkpoints", help="List the signed checkpoints.")(checkpoints)
     group.command("proof", help="Prove that one entry is in the log, and check the proof here.")(proof)

@@ -52,7 +52,7 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     environment = calling.environment()
-    with _new_file(file) as out:
+    with new_file(file) as out:
         exported = asyncio.run(_export(environment, out, quiet=as_json))
     if as_json:
         print_json({"file": str(file), **msgspec.structs.asdict(exported)})
@@ -181,7 +181,7 @@ async def _evidence(environment: Environment) -> AsyncIterator[Evidence]:
 
 
 @contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
+def new_file(path: Path) -> Iterator[BinaryIO]:
     """The file, whole or not at all, for its owner's eyes alone: entries hold sealed personal data."""
     draft = path.with_name(f"{path.name}.part")
     if path.exists():

@@ -9,16 +9,18 @@ of a provider depends on its answer; what follows an event of the aggregate's ow
 """
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NoReturn, TypeVar
 
 import msgspec
 
 from domain.decider import Decider
-from domain.ids import EventId
+from domain.ids import EventId, OrganizationId
 from domain.message import Context, Envelope, Recorded, subject_of
 from domain.ports import Loaded, Receipt
+from domain.values import Sealed
+from handlers.person_ports import HeldAddress, PersonTraces
 from handlers.ports import (
     Absent,
     AuditStanding,
@@ -27,6 +29,7 @@ from handlers.ports import (
     Existence,
     HandlerSettings,
     Happened,
+    Mail,
     Server,
     ServerRequest,
     Trigger,
@@ -114,9 +117,16 @@ class DryRun:
             clock=lambda: self._at,
             settings=settings,
             list_unsettled=_none_unsettled,
+            list_standing=_standing_is_not_known,
             effects=_DryEffects(self.deeds),
             history=self._history,
             sealer=_DrySealer(),
+            mailer=_DryMailer(),
+            vault=_Placeholders(),
+            tokens=_Placeholders(),
+            credentials=_no_credentials,
+            find_traces=_no_traces,
+            eraser=_DryEraser(),
         )
 
     async def _load(self, decider: Decider[C, E, S], organization: str, aggregate_id: str) -> Loaded[S]:
@@ -214,14 +224,71 @@ class _DrySealer:
         raise LookEnds(asked=True)
 
 
+class _DryMailer:
+    """Never asked: mails go through the ledger, which notes them and sends none."""
+
+    async def send(self, mail: Mail) -> None:  # noqa: ARG002 - the port's
+        raise LookEnds(asked=True)
+
+    async def has_sent(self, message_id: str) -> Happened:  # noqa: ARG002 - the port's
+        raise LookEnds(asked=True)
+
+
+class _DryEraser:
+    """Never asked: an erasure looks for traces first, and there a rehearsal ends."""
+
+    async def forget_replies(self, user_id: str, words: Sequence[str]) -> None:  # noqa: ARG002 - the port's
+        raise LookEnds(asked=True)
+
+    async def forget_sign_ins(self, user_id: str) -> None:  # noqa: ARG002 - the port's
+        raise LookEnds(asked=True)
+
+    async def destroy_keys(self, person_ids: Sequence[str]) -> None:  # noqa: ARG002 - the port's
+        raise LookEnds(asked=True)
+
+    async def delete_mails(self, addresses: Sequence[HeldAddress]) -> None:  # noqa: ARG002 - the port's
+        raise LookEnds(asked=True)
+
+    async def scrub(self) -> None:
+        raise LookEnds(asked=True)
+
+    async def finish(self, user_id: str) -> None:  # noqa: ARG002 - the port's
+        raise LookEnds(asked=True)
+
+
 class _Placeholders:
     """Secrets and signatures are not needed to see what would be done, so a rehearsal has no key."""
+
+    async def open(self, sealed: Sealed) -> str | None:  # noqa: ARG002 - the port's
+        return PLACEHOLDER
+
+    def token(self, kind: str, subject: str) -> str:  # noqa: ARG002 - the port's
+        return PLACEHOLDER
 
     def bootstrap_token(self, instance_id: str, attempt: int) -> str:  # noqa: ARG002 - the port's
         return PLACEHOLDER
 
     def sign(self, text: str) -> str:  # noqa: ARG002 - the port's
         return PLACEHOLDER
+
+
+async def _standing_is_not_known(_organization: OrganizationId, /, *, position: int) -> NoReturn:  # noqa: ARG001 - the port's
+    """Which deployments stood is in a read model, and those know only today."""
+    raise LookEnds(asked=True)
+
+
+async def _no_credentials(_organization: OrganizationId, _provider: str, /) -> Mapping[str, str]:
+    raise LookEnds(asked=True)
+
+
+async def _no_traces(
+    _user_id: str,
+    _addresses: Sequence[HeldAddress],
+    /,
+    *,
+    position: int,  # noqa: ARG001 - the port's
+) -> PersonTraces:
+    raise LookEnds(asked=True)
 
 
 async def _none_unsettled(_after: str) -> Sequence[Unsettled]:

@@ -6,7 +6,7 @@ Pure: events come in, structs go out, and today's deciders and upcasters do the 
 names every event that touched its field in between, also when the last of them put back what the first had taken.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 from itertools import takewhile
@@ -154,6 +154,33 @@ def compare(
             for path in _differing(first, last)
         ],
     )
+
+
+def changes_of(
+    decider: Decider[Any, Any, Any], decode: Decode, events: Iterable[Placed], wanted: Collection[int]
+) -> Iterator[tuple[int, list[Change]]]:
+    """What each event at one of the wanted positions changed: (position, fields in the order of their paths).
+
+    Args:
+        decider: its laws.
+        decode: see Decode; its errors pass through.
+        events: all of the aggregate up to the last wanted one, oldest first.
+        wanted: positions.
+
+    Raises:
+        MissingVersionError: see the class.
+    """
+    earlier = Moment(state=decider.initial)
+    for moment in _moments(decider, decode, events):
+        event = moment.last
+        if event is not None and event.position in wanted:
+            before, after = _leaves(earlier.state), _leaves(moment.state)
+            fields = _differing(before, after)
+            yield (
+                event.position,
+                [Change(field=f, before=before.get(f), after=after.get(f), by=(event,)) for f in fields],
+            )
+        earlier = moment
 
 
 def _moments(

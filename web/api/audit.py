@@ -18,7 +18,7 @@ from domain.merkle import leaf_hash
 from domain.seal import StoredSeal, leaf_entry, note, public_pem
 from projections.audit_log import EventFilter, list_events
 from projections.audit_tree import TreeTooSmallError, consistency_proof, inclusion_proof, tree_root
-from projections.projection import Connection
+from projections.projection import EVERYTHING, Connection
 from web.auth import MAX_POSITION, Member, Served, SignedInOrKey, member
 from web.errors import ApiError, not_found
 from web.services import Services
@@ -174,7 +174,8 @@ async def audit_entry(
     if all and auditor.caller.platform_role != "admin":
         raise ApiError(403, "admin_required", "This needs a platform administrator.")
     wanted = EventFilter(organization_id="" if all else auditor.organization_id)
-    async with services.read("audit_log") as connection:
+    scope = EVERYTHING if all else None  # an administrator sees any organisation's
+    async with services.read("audit_log", scope=scope) as connection:
         found = await list_events(connection, wanted, after=position - 1, limit=1)
     if not found or found[0].position != position:
         raise not_found("audit_entry")

@@ -28,7 +28,7 @@ from infra.replay.rebuild import (
 from infra.replay.superseded import find_leftovers
 from projections.api_keys import API_KEYS, list_api_keys
 from projections.checkpoint import Move, list_checkpoints, move
-from projections.projection import BESIDE, Connection, Entry, Projection
+from projections.projection import BESIDE, Connection, Entry, Projection, Scope
 from projections.registry import PROJECTIONS
 from tests.infra.test_projecting import (
     COUNTED,
@@ -43,6 +43,7 @@ from tests.infra.test_projecting import (
 )
 
 PATIENCE_S = 15.0
+ACME = Scope(organization="acme")
 
 
 async def built(postgres_url: str, log: MemoryLog, *projections: Projection) -> None:
@@ -74,12 +75,12 @@ async def test_wrong_rows_are_replaced_by_what_the_log_says(postgres_url: str) -
     log = await logged(30)
     await built(postgres_url, log, API_KEYS)
     right = await hashes(postgres_url, API_KEYS)
-    await spoil(postgres_url, "UPDATE api_keys_v1.api_keys SET name = 'wrong'")
+    await spoil(postgres_url, f"UPDATE {API_KEYS.schema}.api_keys SET name = 'wrong'")
     assert await hashes(postgres_url, API_KEYS) != right
     done = await rebuild(API_KEYS, events_of(log), postgres_url)
     assert (done.position, done.messages) == (30, 30)
     assert await hashes(postgres_url, API_KEYS) == right
-    assert await schemas(postgres_url) == {"api_keys_v1": 30}
+    assert await schemas(postgres_url) == {API_KEYS.schema: 30}
 
 
 async def test_the_living_projector_goes_on_across_the_swap(postgres_url: str) -> None:
@@ -166,18 +167,18 @@ async def test_a_reader_that_has_begun_holds_up_the_swap_and_sees_its_own_moment
     log = await logged(30)
     await built(postgres_url, log, API_KEYS)
     async with ReadModels(postgres_url) as read:
-        async with read("api_keys") as connection:
+        async with read("api_keys", scope=ACME) as connection:
             rebuilding = asyncio.create_task(rebuild(API_KEYS, events_of(log), postgres_url))
 
             async def tried() -> bool:
-                return "api_keys_next_v1" in await schemas(postgres_url)
+                return API_KEYS.beside.schema in await schemas(postgres_url)
 
             await wait_until(tried, "the rebuild has begun", PATIENCE_S)
             await asyncio.wait({rebuilding}, timeout=0.3)
             assert not rebuilding.done()
             assert len(await list_api_keys(connection, "acme")) == 1
         assert (await rebuilding).attempts > 1
-        async with read("api_keys") as connection:
+        async with read("api_keys", scope=ACME) as connection:
             assert len(await list_api_keys(connection, "acme")) == 1
 
 
@@ -185,7 +186,7 @@ async def test_without_the_readers_lock_it_would_see_half(postgres_url: str) -> 
     """The control of the test before: its moment is older than the new rows, and the old ones are gone."""
     log = await logged(30)
     await built(postgres_url, log, API_KEYS)
-    async with await connect(postgres_url, "test", search_path="api_keys_v1") as connection:
+    async with await connect(postgres_url, "test", search_path=API_KEYS.schema) as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await connection.execute("SELECT 1")
         assert (await rebuild(API_KEYS, events_of(log), postgres_url)).attempts == 1
@@ -196,9 +197,9 @@ async def test_a_reader_that_does_not_end_is_not_driven_out(postgres_url: str, m
     monkeypatch.setattr(infra.replay.rebuild, "SWAP_ATTEMPTS", 2)
     log = await logged(30)
     await built(postgres_url, log, API_KEYS)
-    await spoil(postgres_url, "UPDATE api_keys_v1.api_keys SET name = 'as it was'")
-    async with ReadModels(postgres_url) as read, read("api_keys") as connection:
-        with pytest.raises(SwapHeldUpError, match="api_keys_v1 was in use at each of 2 attempts"):
+    await spoil(postgres_url, f"UPDATE {API_KEYS.schema}.api_keys SET name = 'as it was'")
+    async with ReadModels(postgres_url) as read, read("api_keys", scope=ACME) as connection:
+        with pytest.raises(SwapHeldUpError, match=f"{API_KEYS.schema} was in use at each of 2 attempts"):
             await rebuild(API_KEYS, events_of(log), postgres_url)
         assert [key.name for key in await list_api_keys(connection, "acme")] == ["as it was"]
 
@@ -255,12 +256,12 @@ async def test_rows_that_the_log_does_not_say_are_found_and_left_alone(postgres_
     async with bystanders(postgres_url) as others, kept(Projector(API_KEYS, events_of(log), postgres_url, others)):
         await reached(postgres_url, 30, API_KEYS)
         assert (await compare(API_KEYS, events_of(log), postgres_url)).differences == ()
-        await spoil(postgres_url, "UPDATE api_keys_v1.api_keys SET name = 'wrong'")
+        await spoil(postgres_url, f"UPDATE {API_KEYS.schema}.api_keys SET name = 'wrong'")
         found = await compare(API_KEYS, events_of(log), postgres_url)
     (difference,) = found.differences
     assert (difference.table, difference.only_living, difference.only_rebuilt) == ("api_keys", 1, 1)
     assert difference.keys == ("k-1",)
-    assert await schemas(postgres_url) == {"api_keys_v1": 30}
+    assert await schemas(postgres_url) == {API_KEYS.schema: 30}
 
 
 async def test_a_comparison_holds_while_events_keep_coming(postgres_url: str) -> None:
@@ -319,13 +320,13 @@ async def test_older_versions_go_when_their_successor_has_caught_up(postgres_url
         await ensure_schema(connection, API_KEYS, head=9)
         await move(connection, [Move(older, 0, 5), Move(API_KEYS, 0, 7)])
         left = await find_leftovers(connection)
-        assert [c.schema for c in left.unfinished] == ["api_keys_next_v1"]
+        assert [c.schema for c in left.unfinished] == [API_KEYS.beside.schema]
         assert ([c.schema for c in left.droppable], [c.schema for c in left.needed]) == ([], [older.schema])
         await move(connection, [Move(API_KEYS, 7, 9)])
         left = await find_leftovers(connection)
         assert ([c.schema for c in left.droppable], left.needed) == ([older.schema], ())
         await drop_schema(connection, left.droppable[0])
-    assert await schemas(postgres_url) == {"api_keys_next_v1": 0, API_KEYS.schema: 9}
+    assert await schemas(postgres_url) == {API_KEYS.beside.schema: 0, API_KEYS.schema: 9}
 
 
 def test_no_read_model_is_named_like_a_rebuild() -> None:

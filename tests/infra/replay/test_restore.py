@@ -93,10 +93,10 @@ async def test_a_log_that_is_another_one_is_refused_by_position(bare_nats: Embed
 @pytest.mark.parametrize(
     ("statement", "found"),
     [
-        ("UPDATE audit_log_v2.audit_log SET actor = 'user:mallory' WHERE position = 9", "9: the row differs in actor"),
-        ("DELETE FROM audit_log_v2.audit_log WHERE position = 9", "10: 1 messages are missing"),
-        ("DELETE FROM audit_log_v2.audit_log WHERE position > 20", "21: the rows end at 20"),
-        ("UPDATE audit_log_v2.audit_log SET payload = '\\x7b7d' WHERE position = 9", "9: the payload is no envelope"),
+        ("UPDATE audit_log_v3.audit_log SET actor = 'user:mallory' WHERE position = 9", "9: the row differs in actor"),
+        ("DELETE FROM audit_log_v3.audit_log WHERE position = 9", "10: 1 messages are missing"),
+        ("DELETE FROM audit_log_v3.audit_log WHERE position > 20", "21: the rows end at 20"),
+        ("UPDATE audit_log_v3.audit_log SET payload = '\\x7b7d' WHERE position = 9", "9: the payload is no envelope"),
     ],
 )
 async def test_a_damaged_audit_log_is_not_believed(

@@ -145,12 +145,12 @@ async def test_an_event_of_tomorrow_is_a_warning(bare_nats: EmbeddedNats, postgr
 @pytest.mark.parametrize(
     ("statement", "found"),
     [
-        ("UPDATE audit_log_v2.audit_log SET actor = 'user:mallory' WHERE position = 3", "audit_log"),
-        ("UPDATE audit_log_v2.audit_log SET payload = '\\x7b7d' WHERE position = 3", "audit_log"),
-        ("DELETE FROM audit_log_v2.audit_log WHERE position = 3", "audit_log"),
-        ("UPDATE audit_log_v2.audit_log SET position = -3 WHERE position = 3", "audit_log"),
-        ("UPDATE audit_log_v2.audit_heads SET version = version + 1", "audit_heads"),
-        ("DELETE FROM audit_log_v2.audit_heads", "audit_heads"),
+        ("UPDATE audit_log_v3.audit_log SET actor = 'user:mallory' WHERE position = 3", "audit_log"),
+        ("UPDATE audit_log_v3.audit_log SET payload = '\\x7b7d' WHERE position = 3", "audit_log"),
+        ("DELETE FROM audit_log_v3.audit_log WHERE position = 3", "audit_log"),
+        ("UPDATE audit_log_v3.audit_log SET position = -3 WHERE position = 3", "audit_log"),
+        ("UPDATE audit_log_v3.audit_heads SET version = version + 1", "audit_heads"),
+        ("DELETE FROM audit_log_v3.audit_heads", "audit_heads"),
         ("UPDATE platform.checkpoints SET position = position + 100 WHERE name = 'users'", "checkpoint"),
     ],
 )
