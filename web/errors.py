@@ -33,12 +33,47 @@ STATUS_OF: Mapping[str, int] = {
     "organization_slug_already_exists": 409,
     "username_or_email_already_exists": 409,
     "user_already_member": 409,
+    "member_not_found": 404,
+    "invitation_not_found": 404,
+    "invitation_already_exists": 409,
+    "invitation_already_accepted": 409,
+    "too_many_invitations": 409,
+    "email_mismatch": 403,
+    "role_change_not_allowed": 403,
+    "member_remove_not_allowed": 403,
+    "insufficient_permissions_to_invite": 403,
+    "cannot_invite_owner_or_admin_role": 403,
+    "last_owner_cannot_be_changed": 409,
+    "organization_has_live_instances": 409,
     "last_owner_cannot_be_removed": 409,
     "instance_terminating": 409,
     "token_already_exists": 409,
+    "token_not_found_or_expired": 404,
     "instance_gone": 410,
     "session_invalid_or_expired": 401,
     "activation_not_allowed": 403,
+    "api_key_expired": 401,
+    "api_key_not_operational": 403,
+    "api_key_revoked": 409,
+    "endpoint_not_allowed": 403,
+    "ip_address_not_allowed": 403,
+    "key_wider_than_creator": 403,
+    "model_not_allowed": 403,
+    "provider_not_found": 404,
+    "too_many_exports": 429,
+    "offering_not_found": 404,
+    "share_not_found": 404,
+    "model_already_exists": 409,
+    "model_in_use": 409,
+    "offering_already_exists": 409,
+    "offering_withdrawn": 409,
+    "share_already_exists": 409,
+    "share_not_active": 409,
+    "share_paused": 409,
+    "share_revoked": 409,
+    "access_not_requested": 409,
+    "trial_already_used": 409,
+    "subscription_required": 403,
 }
 """Codes of the domain whose status is not 400."""
 
@@ -84,11 +119,13 @@ def answer_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
-async def _api_error(_request: Request, error: ApiError) -> JSONResponse:
+async def _api_error(request: Request, error: ApiError) -> JSONResponse:
+    request.state.refusal = error.code
     return error_reply(error.status, error.code, error.message, error.headers)
 
 
-async def _rejected(_request: Request, refusal: Rejected) -> JSONResponse:
+async def _rejected(request: Request, refusal: Rejected) -> JSONResponse:
+    request.state.refusal = refusal.code
     return error_reply(STATUS_OF.get(refusal.code, 400), refusal.code, refusal.message)
 
 
@@ -114,16 +151,16 @@ async def _invalid_request(_request: Request, error: RequestValidationError) -> 
 async def _http_exception(request: Request, error: HTTPException) -> JSONResponse:
     code = _CODE_OF_STATUS.get(error.status_code, "invalid_request")
     unknown = error.status_code in {404, 405}
-    message = f"{request.method} {request.url.path} is not an endpoint." if unknown else str(error.detail)
+    message = f"{request.method} {request.scope['path']} is not an endpoint." if unknown else str(error.detail)
     return error_reply(error.status_code, code, message, error.headers)
 
 
 async def _unavailable(request: Request, error: OSError) -> JSONResponse:
-    _log.warning("dependency_unavailable", method=request.method, path=request.url.path, error=str(error))
+    _log.warning("dependency_unavailable", method=request.method, path=request.scope["path"], error=str(error))
     message = "A server behind this API does not answer right now; try again."
     return error_reply(503, "unavailable", message, {"retry-after": str(RETRY_AFTER_S)})
 
 
 async def _internal_error(request: Request, error: Exception) -> JSONResponse:
-    _log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
+    _log.error("request_failed", method=request.method, path=request.scope["path"], exc_info=error)
     return error_reply(500, "internal_error", "This is a defect of the server; its log has the details.")

@@ -95,7 +95,7 @@ async def _principal(request: Request) -> str:
     if request.scope["path"] == LOGIN_PATH:
         return "login"
     try:
-        return f"user:{(await identify(request)).user_id}"
+        return (await identify(request)).actor
     except ApiError:
         return ""
 

@@ -66,6 +66,16 @@ class Intent:
         self.request.state.position = max(self.position, position)
         return position
 
+    async def rehearse(self, decider: Decider[C, E, S], organization: str, aggregate_id: str, command: C) -> None:
+        """Refuses what send would refuse now, and does nothing: for a command that needs something made for it first.
+
+        Raises:
+            Rejected, OSError: as send. An attempt that goes on with an earlier one is not refused here.
+        """
+        if not self.draw.resumed:
+            loaded = await self.services.load(decider, organization, aggregate_id)
+            decider.decide(loaded.state, command, self.services.clock())
+
     async def _earlier(self, subject: str, correlation: str) -> int | None:
         """Where the last event stands that this intent already caused on that aggregate."""
         history = await self.services.log.read(subject)

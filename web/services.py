@@ -3,21 +3,23 @@
 One frozen `Services` travels through the application; nothing in web/ is global, opens a socket or reads a clock.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from domain.message import Recorded
+from domain.message import Envelope, Recorded
 from domain.network import Network
 from domain.ports import Clock, Dispatch, Load
 from domain.seal import SealKey, StoredSeal
+from domain.setting import Value
 from domain.telemetry import WorkerSeen
 from domain.values import Digest, Sealed
 from projections.projection import Read
+from web.sign_in_rules import ResetNeeded, SignInAttempt, Wait
 
 
 class TooManyLoginsError(Exception):
@@ -29,13 +31,73 @@ class Vault(Protocol):
 
     def digest(self, kind: str, value: str) -> Digest: ...
 
+    async def seal(self, person_id: str, field: str, text: str) -> Sealed:
+        """`text` as that person's ciphertext, each time another one."""
+        ...
+
     async def open_all(self, sealed: Sequence[Sealed]) -> list[str | None]: ...
+
+    async def erased_at(self, person_id: str) -> datetime | None:
+        """When the last trace of a forgotten person was gone; None until then."""
+        ...
+
+
+class Credentials(Protocol):
+    """An organisation's credentials, taken in and never given out again: only handlers can open them."""
+
+    async def set(self, organization_id: str, purpose: str, values: Mapping[str, str]) -> None:
+        """Replaces all of that purpose (a provider's code)."""
+        ...
+
+    async def remove(self, organization_id: str, purpose: str) -> None: ...
+
+    async def names(self, organization_id: str, purpose: str) -> tuple[str, ...]: ...
 
 
 class Passwords(Protocol):
     async def verify(self, user_id: str | None, password: str) -> bool:
         """As slow for no user as for a wrong password. Raises TooManyLoginsError."""
         ...
+
+    async def hashed(self, password: str) -> str:
+        """What `keep` takes. Raises TooManyLoginsError."""
+        ...
+
+    async def keep(self, user_id: str, hashed: str) -> None:
+        """From now on this is the user's password."""
+        ...
+
+
+class SignInLimits(Protocol):
+    """Tallies of failures, kept for all web processes together; the rules stand in sign_in_rules.py."""
+
+    async def admit(self, attempt: SignInAttempt, at: datetime) -> Wait | ResetNeeded | None:
+        """None: look at the password; the attempt counts as a failure until `succeeded`."""
+        ...
+
+    async def succeeded(self, attempt: SignInAttempt, at: datetime) -> None: ...
+
+    async def withdraw(self, attempt: SignInAttempt, at: datetime) -> None:
+        """The password was not looked at."""
+        ...
+
+    async def count(self, kind: str, address: str, at: datetime) -> Wait | None:
+        """For requests that are limited by their address alone; one tally for each `kind`."""
+        ...
+
+    async def clear(self, user_id: str) -> None:
+        """The account begins anew, on every network: its owner proved to read its mails."""
+        ...
+
+
+class SessionUses(Protocol):
+    """When sessions were last used; a cache that may be a minute behind."""
+
+    def note(self, session_id: str, user_id: str, at: datetime) -> None:
+        """At once, without I/O."""
+        ...
+
+    async def last_used(self, session_ids: Sequence[str]) -> Mapping[str, datetime]: ...
 
 
 class WorkerTokens(Protocol):
@@ -154,6 +216,50 @@ class Seals(Protocol):
     async def keys(self) -> Sequence[SealKey]: ...
 
 
+class FieldChange(msgspec.Struct, frozen=True, kw_only=True):
+    """`field`: dotted path within an aggregate's state; values as JSON would hold them, None where it was not there."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+class FoldedState(msgspec.Struct, frozen=True, kw_only=True):
+    """An aggregate after the event at `position`; `fields` is its state as JSON would hold it."""
+
+    version: int
+    position: int
+    fields: Mapping[str, Any]
+
+
+class UnreadableHistoryError(Exception):
+    """Events that this release does not know, or not all of an aggregate's events."""
+
+
+class Histories(Protocol):
+    """Folds stored events with today's laws, and reads nothing. Every method raises UnreadableHistoryError."""
+
+    def event(self, envelope: Envelope) -> Any:
+        """The domain's struct, lifted to its shape of today."""
+        ...
+
+    def state(self, aggregate: str, events: Iterable[Recorded], until: int | datetime | None) -> FoldedState | None:
+        """As it was at a position or a time (both inclusive; None: after all); None before its first event.
+
+        `events`: all of the aggregate, oldest first.
+        """
+        ...
+
+    def changes(
+        self, aggregate: str, events: Sequence[Recorded], wanted: Collection[int]
+    ) -> Mapping[int, Sequence[FieldChange]]:
+        """What each of the events at the wanted positions changed.
+
+        `events`: all of the aggregate up to the last wanted one, oldest first.
+        """
+        ...
+
+
 class ReadModelProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a read model has read its stream.
 
@@ -189,7 +295,6 @@ class Settings:
     session_ttl_s: int = 43_200
     cookie_secure: bool = False
     heartbeat_interval_s: float = 5.0
-    startup_timeout_s: int = 3600
     drain_deadline_s: int = 300
     version: str = "0"
     build_time: str = ""
@@ -197,6 +302,8 @@ class Settings:
     min_password_length: int = 15
     console_url: str = ""
     """Where mails point to; empty: the API's own address."""
+    defaults: Mapping[str, Value] = field(default_factory=dict)
+    """What this process's environment says of settings (domain/setting.py)."""
     expected_agent_sha256: str = ""
     """Empty: any agent build may report."""
 
@@ -217,12 +324,16 @@ class Services:
     log: Log
     vault: Vault
     passwords: Passwords
+    sign_in_limits: SignInLimits
+    session_uses: SessionUses
     worker_tokens: WorkerTokens
     one_time_tokens: OneTimeTokens
+    credentials: Credentials
     idempotency: Idempotency
     telemetry: Telemetry
     parking: Parking
     seals: Seals
+    histories: Histories
     clock: Clock
     chance: Callable[[int], bytes]
     settings: Settings

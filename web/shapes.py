@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from web.errors import not_found
 
@@ -38,6 +38,9 @@ def uuid_or_404(what: str, value: str) -> str:
         raise not_found(what) from None
 
 
+MAX_OFFSET = 1_000_000
+"""Who wants more filters; the database would count its way through all the rows before."""
+Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 PathId = Annotated[str, Path(description="The id, a UUID.")]
 
 

@@ -15,6 +15,7 @@ from domain.seal import SealKey, StoredSeal, leaf_entry, seal_hash
 from infra.audit.sealer import next_seal
 from infra.audit.signing_key import SigningKey
 from infra.deploy.verify_audit_export import is_signed
+from projections.projection import EVERYTHING
 from tests.web.test_sign_in import refusal
 from tests.web.world import World
 
@@ -29,7 +30,7 @@ async def seal(world: World) -> StoredSeal:
     await world.visible(size)
     last = await world.seals.latest()
     at = world.clock() + timedelta(seconds=len(world.seals.kept))
-    async with world.services.read("audit_tree", position=size) as connection:
+    async with world.services.read("audit_tree", position=size, scope=EVERYTHING) as connection:
         signed = KEY.signed(await next_seal(connection, last, size, at))
     world.seals.kept.append(StoredSeal(len(world.seals.kept) + 1, signed, msgspec.json.encode(signed)))
     return world.seals.kept[-1]

@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, nullcontext
+from functools import partial
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from domain.ids import PLATFORM, OrganizationId
 from domain.message import Recorded
 from domain.model import MODEL, ListModel
 from infra.events.memory import MemoryLog
+from projections.projection import EVERYTHING
 from tests.web import test_deployments
 from tests.web.test_sign_in import refusal
 from tests.web.world import World
@@ -345,6 +347,7 @@ def stream_of(following: LiveEvents, world: World) -> AsyncIterator[bytes]:
     async def always() -> bool:
         return True
 
+    read = partial(world.services.read, scope=EVERYTHING)
     return event_stream(
-        following, world.services.read, after=None, organization_id=OrganizationId(""), still_allowed=always
+        following, read, after=None, organization_id=OrganizationId(""), still_allowed=always
     )

@@ -1,12 +1,12 @@
 """Rules for every endpoint, present and future: access is declared, errors have one shape, secrets stay out."""
 
 import json
-from collections.abc import Iterator
+import re
 from typing import Any
 
 import pytest
 import structlog
-from fastapi.dependencies.models import Dependant
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from domain.permissions import PERMISSIONS, is_allowed
@@ -14,7 +14,10 @@ from domain.roles import Role
 from tests.web.test_deployments import MODEL
 from tests.web.test_sign_in import refusal
 from tests.web.world import ADMIN_PASSWORD, World
-from web.auth import ACCESS_RULES
+from web.api import system
+from web.app import OPENAPI_PATH
+from web.auth import Served, platform_admin, public, signed_in
+from web.declared import UndeclaredRouteError, api_routes, require_access_rules, rule_of, rules_of
 from web.layers import SAFE_HEADERS
 from web.openapi import OPENAPI_FILE, document
 from web.services import Parked
@@ -23,44 +26,71 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def routes(world: World) -> list[APIRoute]:
-    return [route for route in _all(world.app.routes) if route.path != "/api-docs/openapi.json"]
-
-
-def _all(found: Any) -> Iterator[APIRoute]:
-    for route in found:
-        if isinstance(route, APIRoute):
-            yield route
-        else:
-            yield from _all(getattr(getattr(route, "original_router", None), "routes", []))
-
-
-def access_of(dependant: Dependant) -> list[str]:
-    own = [ACCESS_RULES[dependant.call]] if dependant.call in ACCESS_RULES else []
-    return own + [rule for inner in dependant.dependencies for rule in access_of(inner)]
+    return api_routes(world.app)
 
 
 async def test_every_route_says_who_may_call_it(world: World) -> None:
-    found = routes(world)
-    assert len(found) > 35
-    assert {
-        f"{sorted(r.methods or [])} {r.path}": len(access_of(r.dependant))
-        for r in found
-        if len(access_of(r.dependant)) != 1
-    } == {}
+    assert len(routes(world)) > 35
+    require_access_rules(world.app)
+    assert {route.path: rules for route in routes(world) if len(rules := rules_of(route)) != 1} == {}
+
+
+def _planted(world: World, *rules: Any) -> FastAPI:
+    app = FastAPI(openapi_url=OPENAPI_PATH, docs_url=None, redoc_url=None)
+    router = APIRouter(prefix="/planted", dependencies=[Depends(rule) for rule in rules])
+
+    @router.post("/{thing}")
+    async def planted(thing: str, services: Served) -> None: ...
+
+    app.include_router(system.router)
+    app.include_router(router)
+    app.state.services = world.services
+    return app
+
+
+@pytest.mark.parametrize(("rules", "count"), [((), 0), ((public, signed_in), 2), ((public, platform_admin), 2)])
+async def test_an_application_with_an_undeclared_route_is_not_built(
+    world: World, rules: tuple[Any, ...], count: int
+) -> None:
+    with pytest.raises(UndeclaredRouteError, match=rf"POST /planted/{{thing}} has {count}"):
+        require_access_rules(_planted(world, *rules))
+    require_access_rules(_planted(world, signed_in))
+
+
+async def test_nor_one_with_a_route_that_can_have_no_rule(world: World) -> None:
+    app = _planted(world, public)
+    app.mount("/files", FastAPI(openapi_url=None, docs_url=None, redoc_url=None))
+    with pytest.raises(UndeclaredRouteError, match="/files is no API route"):
+        require_access_rules(app)
+    planned = FastAPI()  # with its documentation pages
+    with pytest.raises(UndeclaredRouteError, match="/docs is no API route"):
+        require_access_rules(planned)
 
 
 async def test_only_these_routes_are_public(world: World) -> None:
-    public = {route.path for route in routes(world) if access_of(route.dependant) == ["public"]}
-    assert public == {"/", "/healthz", "/readyz", "/metrics", "/version", "/api/version", "/swagger-ui", "/auth/login"}
+    public = {route.path for route in routes(world) if rule_of(route).name == "public"}
+    assert public == {
+        "/",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/version",
+        "/api/version",
+        "/swagger-ui",
+        "/auth/login",
+        "/auth/password-reset/request",
+        "/auth/password-reset/reset",
+        "/organizations/invitations/{token}",
+    }
 
 
 async def test_a_stranger_is_asked_to_sign_in_everywhere_else(world: World) -> None:
     async with world.client() as stranger:
         for route in routes(world):
-            if access_of(route.dependant) in (["public"], ["worker"]):
+            if rule_of(route).name in {"public", "worker"}:
                 continue
             for method in route.methods or ():
-                reply = await stranger.request(method, route.path.replace("{", "").replace("}", ""))
+                reply = await stranger.request(method, re.sub(r"{\w+(:\w+)?}", "1", route.path))
                 assert refusal(reply) == (401, "login_required"), (method, route.path)
 
 

@@ -22,12 +22,14 @@ from domain.aggregates import AGGREGATES
 from domain.decider import Decider
 from domain.ids import PLATFORM, InstanceId, OrganizationId, UserId, derived_id
 from domain.message import Context
-from domain.organization import ORGANIZATION, AddMember, CreateOrganization
+from domain.organization import ORGANIZATION
+from domain.organization_commands import AddMember, CreateOrganization
 from domain.roles import Role
 from domain.seal import SealKey, StoredSeal
 from domain.telemetry import WorkerSeen
 from domain.user import USER, CreateUser, RecordPasswordSet
 from infra.bootstrap import bootstrap
+from infra.credentials import CredentialStore
 from infra.dispatch import Dispatcher
 from infra.environment import Environment
 from infra.events.codec import Codec
@@ -38,8 +40,13 @@ from infra.master_key import read_master_key
 from infra.passwords import Passwords
 from infra.postgres import ReadModels, connect, ensure_schema
 from infra.projecting import Bystanders, EventSource, Projector
+from infra.replay.histories import Histories
+from infra.session_uses import SessionUses
+from infra.sign_in_limits import SignInLimits
+from infra.sign_in_tables import create_sign_in_tables
 from infra.vault import OneTimeTokens, Vault, WorkerTokens
 from infra.vault_tables import create_vault, vault_pool
+from infra.wrapping import KeyRing
 from projections.registry import PROJECTIONS
 from projections.usage import USAGE
 from web.app import create_app
@@ -128,9 +135,13 @@ class World:
     clock: MovingClock
     environment: Environment
     people: dict[str, UserId] = field(default_factory=dict)
+    clients: int = 0
 
-    def client(self, **settings: Any) -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+    def client(self, *, address: str = "", **settings: Any) -> httpx.AsyncClient:
+        """Each one comes from a network of its own, so that tests do not use up each other's sign-ins."""
+        self.clients += 1
+        address = address or f"10.{self.clients // 256}.{self.clients % 256}.1"
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=(address, 40_000))
         return httpx.AsyncClient(transport=transport, base_url="http://api.test", **settings)
 
     @asynccontextmanager
@@ -212,10 +223,12 @@ async def a_world(postgres_url: str, folder: Path) -> AsyncIterator[World]:
     )
     log, clock, codec = MemoryLog(), MovingClock(), Codec(AGGREGATES)
     dispatcher = Dispatcher(log, codec, clock, lambda: str(uuid7()))
-    master_key = read_master_key(environment.secrets_dir)
+    master_key = read_master_key(environment.secrets_dir, make=True)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(vault_pool(postgres_url))
         await create_vault(pool, master_key)
+        await create_sign_in_tables(pool)
+        await create_sign_in_tables(pool)
         await stack.enter_async_context(_projected(log, codec, postgres_url))
         read = await stack.enter_async_context(ReadModels(postgres_url))
         vault, passwords = Vault(pool, master_key), Passwords(pool)
@@ -230,12 +243,16 @@ async def a_world(postgres_url: str, folder: Path) -> AsyncIterator[World]:
             log=log,
             vault=vault,
             passwords=passwords,
+            sign_in_limits=SignInLimits(pool, master_key),
+            session_uses=SessionUses(pool),
             worker_tokens=WorkerTokens(master_key),
             one_time_tokens=OneTimeTokens(master_key),
+            credentials=CredentialStore(pool, KeyRing(master_key)),
             idempotency=PostgresIdempotency(pool, master_key),
             telemetry=(telemetry := Telemetry()),
             parking=(parking := Parking()),
             seals=(seals := Seals()),
+            histories=Histories(codec),
             clock=clock,
             chance=os.urandom,
             settings=Settings(token_key=master_key.key_for("sign_in")),

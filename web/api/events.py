@@ -6,6 +6,7 @@ sessions and the catalogue included. Payloads are the stored bytes, with the pos
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from domain.message import Recorded
 from projections.audit_log import EventFilter, list_events, list_events_before
+from projections.projection import EVERYTHING, Scope
 from web.auth import Member, Position, Served, identify, member
 from web.errors import ApiError, not_found
 from web.live import MAX_CLIENTS, LiveEvents, envelope_json, event_stream
@@ -82,7 +84,7 @@ async def events(
         correlation=correlation,
         event_id=event_id,
     )
-    async with services.read("audit_log", position=position) as connection:
+    async with services.read("audit_log", position=position, scope=_seen(auditor, wanted)) as connection:
         if last or before is not None:
             found = await list_events_before(connection, wanted, before=before, limit=limit)
         else:
@@ -108,7 +110,8 @@ async def stream(
         after = int(last_event_id[:19])
     if after is not None:
         after = min(after, await services.log.head())  # a position from an older log would wait for ever
-    scope = _scope(follower, everything=all)
+    wanted = EventFilter(organization_id=_scope(follower, everything=all))
+    read = partial(services.read, scope=_seen(follower, wanted))
 
     async def still_allowed() -> bool:
         del request.state.caller
@@ -118,7 +121,7 @@ async def stream(
             return False
         return caller.organization_id == follower.organization_id
 
-    chunks = event_stream(live, services.read, after=after, organization_id=scope, still_allowed=still_allowed)
+    chunks = event_stream(live, read, after=after, organization_id=wanted.organization_id, still_allowed=still_allowed)
     return StreamingResponse(chunks, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
@@ -136,11 +139,16 @@ async def history(
     wanted = EventFilter(
         organization_id=_scope(auditor, everything=all), aggregate=aggregate, aggregate_id=aggregate_id
     )
-    async with services.read("audit_log", position=position) as connection:
+    async with services.read("audit_log", position=position, scope=_seen(auditor, wanted)) as connection:
         found = await list_events(connection, wanted, after=after, limit=MAX_PAGE_EVENTS)
     if not found and not after:
         raise not_found("aggregate")
     return _page(found, found[-1].position if len(found) == MAX_PAGE_EVENTS else None)
+
+
+def _seen(asking: Member, wanted: EventFilter) -> Scope:
+    """The second wall: what _scope has granted to a platform administrator, and otherwise one's own."""
+    return asking.caller.scope if wanted.organization_id == asking.organization_id else EVERYTHING
 
 
 def _scope(asking: Member, *, everything: bool, organization: str = "") -> str:

@@ -11,7 +11,9 @@ from domain.catalogue import model_id_of
 from domain.ids import InstanceId
 from domain.instance import INSTANCE
 from domain.instance_commands import (
+    ActivateInstance,
     ArchiveInstance,
+    DeactivateInstance,
     InstanceCommand,
     RequestReinstall,
     RequestTermination,
@@ -27,16 +29,18 @@ from projections.instances import (
     search_instances,
 )
 from projections.usage import find_instance_usage
+from web.activation import ActivationShown, FlagChange, activation_shown, require_flag
 from web.api.catalogue import instance_type_id, provider_id, zone_id
 from web.auth import Member, Position, Served, member
 from web.errors import not_found
 from web.intent import Intended, Intent
-from web.shapes import PathId, Reply, euros, uuid_or_404
+from web.shapes import Offset, PathId, Reply, euros, uuid_or_404
 
 router = APIRouter(prefix="/instances", tags=["instances"])
 
 Viewer = Annotated[Member, Depends(member("instances.view"))]
 Runner = Annotated[Member, Depends(member("instances.change"))]
+Activator = Annotated[Member, Depends(member("activation.change"))]
 
 STOPPED_BY_USER = "user_request"
 
@@ -78,7 +82,13 @@ class InstanceShown(Reply):
     cost_per_hour: float
     total_cost: float
     is_archived: bool
+    activation: ActivationShown
     position: int
+
+
+class ActivationChanged(Reply):
+    instance_id: str
+    activation: ActivationShown
 
 
 class Milestone(Reply):
@@ -134,6 +144,7 @@ def shown(view: InstanceView) -> dict[str, Any]:
     fields = msgspec.structs.asdict(view)
     return {
         **fields,
+        "activation": activation_shown(view.activation),
         "provider_id": provider_id(view.provider),
         "zone_id": zone_id(view.provider, view.zone),
         "instance_type_id": instance_type_id(view.provider, view.instance_type),
@@ -160,7 +171,7 @@ async def search(
     services: Served,
     position: Position,
     archived: bool = False,
-    offset: Annotated[int, Field(ge=0)] = 0,
+    offset: Offset = 0,
     limit: Annotated[int, Field(ge=1, le=500)] = 200,
     sort_by: SortColumn = "created_at",
     sort_dir: Literal["asc", "desc"] = "desc",
@@ -246,6 +257,19 @@ async def archive_instance(instance_id: PathId, runner: Runner, intent: Intended
 async def reinstall_instance(instance_id: PathId, runner: Runner, intent: Intended) -> Accepted:
     """Begins anew on the same server."""
     return _accepted(instance_id, await _change(intent, runner, instance_id, RequestReinstall()), "accepted")
+
+
+@router.put("/{instance_id}/activation")
+async def change_activation(
+    instance_id: PathId, body: FlagChange, activator: Activator, intent: Intended
+) -> ActivationChanged:
+    """Sets or clears one flag. Nothing is rented, and nothing routed to, before both are set; the timeline tells who
+    set each, and when.
+    """
+    require_flag(activator, body.flag)
+    command: InstanceCommand = (ActivateInstance if body.value else DeactivateInstance)(flag=body.flag)
+    after = await _change(intent, activator, instance_id, command)
+    return ActivationChanged(instance_id=instance_id, activation=activation_shown(after.activation))
 
 
 async def _change(intent: Intent, runner: Member, instance_id: str, command: InstanceCommand) -> Instance:

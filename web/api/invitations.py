@@ -6,7 +6,6 @@ The token is derived from the invitation's id by the platform's master key and s
 Its 160 bits bound what guessing could find.
 """
 
-import re
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Annotated
@@ -27,7 +26,8 @@ from projections.projection import EVERYTHING
 from projections.users import find_user, find_user_by_digest
 from web.api.organizations import Organization, seen
 from web.auth import Member, Position, Served, SignedIn, member, public
-from web.errors import ApiError, not_found
+from web.emails import checked_email
+from web.errors import not_found
 from web.intent import Intended
 from web.roles import role_of
 from web.services import Services
@@ -39,11 +39,7 @@ Inviter = Annotated[Member, Depends(member("members.invite", refusal="insufficie
 
 DEFAULT_DAYS = 7
 MAX_DAYS = 30
-MAX_EMAIL_LENGTH = 254
-"""RFC 5321's longest path."""
 MAX_TOKEN_LENGTH = 64
-_EMAIL = re.compile(r"[^\s@<>\"(),:;\[\]\\]{1,64}@[^\s@<>\"(),:;\[\]\\.]+(\.[^\s@<>\"(),:;\[\]\\.]+)+")
-"""One address and nothing around it; whether it exists only its mail server knows."""
 
 
 class NewInvitation(Body):
@@ -114,7 +110,7 @@ async def invite(
     body: NewInvitation, inviter: Inviter, services: Served, intent: Intended, position: Position
 ) -> InvitationMade:
     """Invites an e-mail address; an expired invitation to it is replaced."""
-    email, role = _checked_email(body.email), role_of(body.role)
+    email, role = checked_email(body.email), role_of(body.role)
     invitation_id = InvitationId(intent.draw.id("invitation"))
     token = services.one_time_tokens.token("invitation", invitation_id)
     digest = services.vault.digest("email", email)
@@ -191,12 +187,3 @@ async def _by_token(services: Services, token: str, position: int) -> Invitation
 
 def _token_hash(token: str) -> str:
     return sha256(token.encode()).hexdigest()
-
-
-def _checked_email(text: str) -> str:
-    email = text.strip()
-    if not email:
-        raise ApiError(400, "email_required", "Say which e-mail address to invite.")
-    if len(email) > MAX_EMAIL_LENGTH or not _EMAIL.fullmatch(email):
-        raise ApiError(400, "invalid_email_format", "An e-mail address is written like name@example.org.")
-    return email

@@ -1,4 +1,4 @@
-"""How far the read models lag behind their streams, as gauges in the text format that Prometheus reads.
+"""How far the read models lag behind their streams, and what was refused, in the text format that Prometheus reads.
 
 Figures alone, of the platform as a whole: nothing here tells one organisation from another, so nobody need sign in.
 Format: https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -6,11 +6,12 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/
 
 from collections.abc import Iterable, Mapping
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse
 
 from domain.ports import Clock
 from web.auth import Served, public
+from web.denials import Counts, Denials
 from web.services import Progress
 
 router = APIRouter(tags=["system"], dependencies=[Depends(public)])
@@ -19,9 +20,22 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def platform_metrics(services: Served) -> PlainTextResponse:
-    """Heads of the streams; position, lag and age of each read model. 503 while a server behind does not answer."""
-    return PlainTextResponse(rendered(await services.progress(), services.clock), media_type=CONTENT_TYPE)
+async def platform_metrics(request: Request, services: Served) -> PlainTextResponse:
+    """Heads of the streams; position, lag and age of each read model; refused attempts.
+
+    503 while a server behind does not answer.
+    """
+    denials: Denials = request.app.state.denials
+    text = rendered(await services.progress(), services.clock) + refusals(denials.counts)
+    return PlainTextResponse(text, media_type=CONTENT_TYPE)
+
+
+def refusals(counts: Counts) -> str:
+    """Refused attempts by what became of them: recorded in the audit log or left out of it, or of nobody known."""
+    name = "inventiv_denied_attempts_total"
+    results = {"recorded": counts.recorded, "left_out": counts.left_out, "stranger": counts.strangers}
+    lines = [f"# HELP {name} Refused attempts since this process began.", f"# TYPE {name} counter"]
+    return "\n".join([*lines, *(f'{name}{{result="{result}"}} {count}' for result, count in results.items())]) + "\n"
 
 
 def rendered(progress: Progress, clock: Clock) -> str:

@@ -35,6 +35,7 @@ from domain.instance_commands import ObserveWorker, RegisterWorker
 from domain.instance_state import ENDED, Instance, Status
 from domain.telemetry import WorkerSeen
 from projections.instances import find_home
+from projections.projection import EVERYTHING
 from web.auth import Served, bearer_of, worker
 from web.errors import ApiError, not_found
 from web.intent import Intended
@@ -150,7 +151,7 @@ def _is_uuid(text: str) -> bool:
 
 async def _instance(services: Services, instance_id: str) -> tuple[OrganizationId, Instance]:
     """Where the read model says that it lives, and what the log says that it is."""
-    async with services.read("instances") as connection:
+    async with services.read("instances", scope=EVERYTHING) as connection:  # a worker belongs to no organisation
         home = await find_home(connection, instance_id)
     if home is None:
         raise not_found("instance")
