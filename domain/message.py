@@ -8,6 +8,7 @@ sees a hole or an altered event. No envelope holds a secret, or personal data in
 
 from datetime import datetime
 from hashlib import sha256
+from typing import ClassVar
 
 import msgspec
 
@@ -39,8 +40,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_default
         previous: SHA-256 (hex) of the aggregate's previous stored envelope; "" for version 1.
         data: the event's own fields, as JSON.
         origin: by which door the actor came: "session:<id>" (whose row knows address and browser, sealed), "key:<id>",
-            "cli", or "" for the platform itself.
+            or "" for the platform itself and for all that was written before this field (schema 1).
     """
+
+    SCHEMA: ClassVar[int] = 2
 
     event_id: EventId
     aggregate: str

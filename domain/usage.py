@@ -31,7 +31,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
             per million tokens; 0 for what is its own.
     """
 
-    schema: int = 1
+    schema: int = 2
     request_id: str
     organization_id: OrganizationId
     api_key_id: ApiKeyId

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from infra.processes.running import read_platform
-from tests.bench.revocation.__main__ import measure
+from tests.bench.revocation.measuring import measure
 from tests.canaries.plant import Planted, plant
 from tests.canaries.scan import Scanner, scan_files, scan_tables, scan_texts
 from tests.journeys.platform import Platform, running
@@ -87,7 +87,7 @@ def main() -> int:
         found_by_control = controls(folder, planted)
     for canary, places in list(scanner.found.items())[:SHOWN_FINDINGS]:
         print(f"{planted.kind_of(canary)}: {', '.join(sorted(places)[:5])}", file=sys.stderr)
-    revocation = asyncio.run(measure(quick=quick))
+    revocation = asyncio.run(measure(quick))
     figures = {
         "planted": len(planted.everything),
         "secrets": len(planted.secrets),

@@ -43,6 +43,8 @@ MAX_SECONDS = 600
 KNOWN_ID_SHARE = 0.5
 """How often an id in a path is replaced by one that exists; otherwise nothing but 404 would be seen."""
 SHOWN_FAILURES = 20
+REFRESH_EVERY = 10
+"""Operations between two looks at what there is; each look is a dozen requests."""
 OPENAPI = Path(__file__).parent.parent.parent / "web" / "openapi.json"
 CHECKS = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
 ENDLESS = {"/events/stream"}
@@ -64,7 +66,8 @@ class Findings:
             self.server_errors += 1
         else:
             self.schema_breaks += 1
-        self.broken.setdefault(f"{case.method} {case.path}: {failure.title}", f"{failure.message[:600]}")
+        words = f"{failure.message[:600]}\n{case.as_curl_command()[:600]}"
+        self.broken.setdefault(f"{case.method} {case.path}: {failure.title}", words)
 
 
 @dataclass
@@ -121,7 +124,8 @@ def run(platform: Platform, schema: Any, wanted: int, *, seed: int) -> Findings:
     for number, operation in enumerate(operations):
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             _fuzz_operation(fuzz, operation, mode, per_mode, seed + number)
-        people.refresh_ids()
+        if number % REFRESH_EVERY == 0:
+            people.refresh_ids()
         if time.monotonic() - began > MAX_SECONDS:
             raise SystemExit(f"not through after {MAX_SECONDS} s: {fuzz.findings.requests} requests")
         _say(f"{number + 1:3}/{len(operations)} {operation.method.upper()} {operation.path}")

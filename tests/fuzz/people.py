@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from tests.journeys.platform import MODEL, Platform
+from tests.journeys.platform import HTTP, MODEL, Platform
 
 PASSWORD = "a long enough passphrase 4 fuzz"
 ROLES = ("owner", "admin", "manager", "user")
@@ -68,6 +68,7 @@ class People:
         login = {"email": name, "password": PASSWORD}
         reply = self._platform.rest("POST", "/auth/login", json=login, signed=False)
         reply.raise_for_status()
+        HTTP.cookies.clear()  # with a bearer token beside it, it would be a second credential
         who.headers = {"Authorization": f"Bearer {reply.cookies['inventiv_session']}"}
         if who.kind in ROLES:
             self._join(who, email, who.kind)
@@ -93,7 +94,8 @@ class People:
 
     def _make(self, method: str, path: str, body: dict[str, Any]) -> Any:
         reply = self._platform.rest(method, path, json=body)
-        reply.raise_for_status()
+        if reply.status_code >= 400:
+            raise RuntimeError(f"{method} {path}: {reply.status_code} {reply.text[:300]}")
         return reply.json()
 
     def _listed(self, path: str) -> list[str]:

@@ -123,7 +123,7 @@ def pin_of(lines: Sequence[bytes]) -> Pin:
 
 def kept_today(deciders: Sequence[Decider[Any, Any, Any]], records: Sequence[Record] = RECORDS) -> Iterator[Kept]:
     """Every shape that today's code would store."""
-    yield Kept(Envelope.__name__, 1, Envelope, "")
+    yield Kept(Envelope.__name__, schema_of(Envelope), Envelope, "")
     for decider in deciders:
         for event in decider.events:
             yield Kept(event.__name__, schema_of(event), event, decider.aggregate)

@@ -90,7 +90,7 @@ def sampled_shapes(corpus: Corpus, records: Sequence[Record] = RECORDS) -> set[t
             data = msgspec.json.decode(line.payload)
             found.add((bare.get(word) or data["type"], data.get("schema", 1)))
             if word not in bare:
-                found.add((Envelope.__name__, 1))
+                found.add((Envelope.__name__, 2 if "origin" in data else 1))
     return found
 
 

@@ -51,7 +51,7 @@ RECORD_EXAMPLES: tuple[object, ...] = (
     SealKey(key_id="0123456789abcdef", public_key="d" * 64, at=START),
 )
 _OF_THE_PLATFORM = frozenset({"user", "session", "model"})
-_CONTEXT = Context(actor="system:recorder", correlation="recorded-history")
+_CONTEXT = Context(actor="system:recorder", correlation="recorded-history", origin="session:recorded-session")
 
 
 class CannotRecordError(Exception):
