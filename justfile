@@ -68,6 +68,18 @@ chaos-events *args:
 bench-events *args:
     {{run}} python -m tests.bench.events {{args}}
 
+# every route x every role x own, foreign and absent object, with both walls and with each alone; last line is one JSON object
+rights-matrix *args:
+    {{run}} python -m tests.rights {{args}}
+
+# requests made from the OpenAPI and against it, on a whole platform; --quick for fewer; the last line is one JSON object
+fuzz-api *args:
+    {{run}} --group qa python -m tests.fuzz {{args}}
+
+# planted secrets and personal data are looked for everywhere; how fast a revocation holds; the last line is one JSON object
+canaries *args:
+    {{run}} python -m tests.canaries {{args}}
+
 # record a sample of every event type and schema that has none yet
 histories:
     {{run}} python -m tests.histories.record

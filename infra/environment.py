@@ -1,15 +1,18 @@
 """The only reader of environment variables. Every setting has a default, a unit and a meaning here.
 
-Secrets come as files, never as variables: each lives in `<data folder>/secrets`, mode 0600, and is made by chance when
-absent (embedded mode only).
+Secrets come as files, never as variables: each lives in `<data folder>/secrets`, mode 0600. What is absent there is
+made by chance in the embedded mode, and stops the start in any other.
 """
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from platformdirs import user_data_path
+
+from domain.network import Network, networks_of
 
 DEFAULT_API_PORT = 8003
 DEFAULT_GATEWAY_PORT = 8002
@@ -50,15 +53,31 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         gateway_url: INVENTIV_GATEWAY_URL.
         api_key: INVENTIV_API_KEY; the key that `inventiv chat` uses, when given.
         secrets_dir: INVENTIV_SECRETS_DIR; default `<data_dir>/secrets`.
+        make_secrets: INVENTIV_MAKE_SECRETS=1 makes secrets that are missing, as `inventiv up` does; elsewhere a missing
+            one is a lost one, and nothing starts.
+        console_url: INVENTIV_CONSOLE_URL; where the links in mails lead; empty: to api_url.
+        smtp_server: INVENTIV_SMTP_SERVER; sends the platform's mails. Empty: mails stay in `<data_dir>/inbox`.
+        smtp_port: INVENTIV_SMTP_PORT; 465 speaks TLS from the start, any other begins it by STARTTLS.
+        smtp_username: INVENTIV_SMTP_USERNAME; empty: no login.
+        smtp_password_file: INVENTIV_SMTP_PASSWORD_FILE; holds the password of smtp_username.
+        smtp_from_email, smtp_from_name: INVENTIV_SMTP_FROM_EMAIL, INVENTIV_SMTP_FROM_NAME; who mails come from.
+        smtp_use_tls: INVENTIV_SMTP_USE_TLS=0 sends in the clear, for a relay on this very machine.
         admin_password_file: INVENTIV_ADMIN_PASSWORD_FILE; the first admin's password is read from it.
         admin_email: INVENTIV_ADMIN_EMAIL.
         admin_username: INVENTIV_ADMIN_USERNAME.
         organization_name: INVENTIV_ORGANIZATION_NAME; the organisation that a fresh platform starts with.
+        jwt_secret_file: INVENTIV_JWT_SECRET_FILE; signs sign-in tokens; at least 32 bytes. Absent: a key made from the
+            master key.
+        min_password_length: INVENTIV_MIN_PASSWORD_LENGTH, characters (8..128) of a password that is chosen from now on.
         session_ttl_s: INVENTIV_SESSION_TTL_S, seconds a login lasts.
         cookie_secure: INVENTIV_COOKIE_SECURE=1 marks the cookie for https only.
         heartbeat_interval_s: INVENTIV_HEARTBEAT_INTERVAL_S, seconds between an agent's heartbeats.
         startup_timeout_s: INVENTIV_STARTUP_TIMEOUT_S, seconds a worker may take to become ready.
         worker_stale_s: INVENTIV_WORKER_STALE_S, seconds without heartbeat after which the gateway passes a worker over.
+        key_trust_s: INVENTIV_KEY_TRUST_S, seconds (5..86400) without proof from the log that it knows every revocation,
+            after which a gateway lets no key in any more.
+        trusted_proxies: INVENTIV_TRUSTED_PROXIES; addresses or CIDRs of our own proxies, separated by commas, whose
+            X-Forwarded-For is believed.
         drain_deadline_s: INVENTIV_DRAIN_DEADLINE_S, seconds that running answers get when their instance stops.
         engine_dir: INVENTIV_ENGINE_DIR; where `just engine` prepared the real engine.
         log_format: INVENTIV_LOG_FORMAT, "text" or "json".
@@ -79,15 +98,28 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     gateway_url: str = f"http://127.0.0.1:{DEFAULT_GATEWAY_PORT}"
     api_key: str = ""
     secrets_dir: Path
+    make_secrets: bool = False
+    console_url: str = ""
+    smtp_server: str = ""
+    smtp_port: int = 465
+    smtp_username: str = ""
+    smtp_password_file: Path | None = None
+    smtp_from_email: str = ""
+    smtp_from_name: str = "Inventiv Agents"
+    smtp_use_tls: bool = True
     admin_password_file: Path | None = None
     admin_email: str = "admin@inventiv.local"
     admin_username: str = "admin"
     organization_name: str = "Inventiv IT"
+    jwt_secret_file: Path | None = None
+    min_password_length: Annotated[int, msgspec.Meta(ge=8, le=128)] = 15
     session_ttl_s: int = 43_200
     cookie_secure: bool = False
     heartbeat_interval_s: float = 5.0
     startup_timeout_s: int = 3600
     worker_stale_s: int = 120
+    key_trust_s: Annotated[int, msgspec.Meta(ge=5, le=86_400)] = 600
+    trusted_proxies: str = ""
     drain_deadline_s: int = 300
     engine_dir: Path = Path(".engine")
     log_format: str = "text"
@@ -95,6 +127,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def nats_login(self) -> NatsLogin:
         return NatsLogin(nkey_file=self.nats_nkey_file, ca_file=self.nats_ca_file)
+
+    @property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """Of trusted_proxies; raises ValueError, but not after read_environment."""
+        return networks_of([one.strip() for one in self.trusted_proxies.split(",") if one.strip()])
 
 
 def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
@@ -112,9 +149,14 @@ def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
     given["data_dir"] = data_dir
     given.setdefault("secrets_dir", data_dir / "secrets")
     try:
-        return msgspec.convert(given, Environment, strict=False, dec_hook=_path)
+        environment = msgspec.convert(given, Environment, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise ValueError(f"An INVENTIV_* variable does not fit: {error}") from error
+    try:
+        _ = environment.proxy_networks
+    except ValueError as error:
+        raise ValueError(f"An INVENTIV_* variable does not fit: {error} - at `$.trusted_proxies`") from error
+    return environment
 
 
 def surroundings(variables: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -16,7 +16,18 @@ _BLOCK = re.compile(r"^constraint-dependencies = \[\n(?:.*\n)*?\]\n", re.MULTILI
 
 def resolved() -> list[str]:
     """`name==version` of everything that the project and its groups need, on every platform, markers kept."""
-    command = ["uv", "pip", "compile", "pyproject.toml", "--universal", "--all-extras", "--group", "dev", "--group", "qa"]
+    command = [
+        "uv",
+        "pip",
+        "compile",
+        "pyproject.toml",
+        "--universal",
+        "--all-extras",
+        "--group",
+        "dev",
+        "--group",
+        "qa",
+    ]
     command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--upgrade", "--quiet"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=RESOLVE_TIMEOUT_S)  # noqa: S603 - fixed words
     return [line.strip() for line in done.stdout.splitlines() if "==" in line]

@@ -21,8 +21,9 @@ from psycopg.types.string import StrDumper
 from psycopg_pool import AsyncConnectionPool
 
 from infra.positions import Positions
+from infra.row_security import ensure_roles, protect, taking
 from projections import checkpoint
-from projections.projection import Connection, NotYetVisibleError, Projection, Scope
+from projections.projection import NOBODY, Connection, NotYetVisibleError, Projection, Scope
 from projections.registry import PROJECTIONS
 
 Pool = AsyncConnectionPool[Connection]
@@ -48,6 +49,10 @@ CREATE_ATTEMPTS = 3
 
 
 _NOT_THERE = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
+_NOT_OPEN_YET = (
+    psycopg.errors.InvalidParameterValue,  # the reader's role: it is made with the first schema
+    psycopg.errors.InsufficientPrivilege,  # tables of an older release: their projector makes the policies at its start
+)
 
 
 class ReadModelUnavailableError(OSError):
@@ -140,9 +145,10 @@ async def ensure_schema(connection: Connection, projection: Projection, *, head:
 
     Raises:
         SchemaDriftError: this version exists with other tables.
+        RolesMissingError: see row_security.py.
     """
     for _ in range(CREATE_ATTEMPTS - 1):
-        with contextlib.suppress(psycopg.errors.UniqueViolation):
+        with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateObject):
             return await _ensure_schema(connection, projection, head)
     return await _ensure_schema(connection, projection, head)
 
@@ -163,6 +169,7 @@ async def _ensure_schema(connection: Connection, projection: Projection, head: i
             raise SchemaDriftError(
                 f"the tables of {projection.schema} have changed: raise the version of projection {projection.name}"
             )
+        await protect(connection, projection)
         return await checkpoint.position_of(connection, projection)
 
 
@@ -178,15 +185,28 @@ async def _create_tables(connection: Connection, projection: Projection, tables_
     )
 
 
+async def require_reader_roles(postgres_url: str) -> None:
+    """For the start of a process, so that a login with too few rights is told at once. A Postgres that is away is no
+    fault here: whoever needs it waits for it.
+
+    Raises:
+        RolesMissingError: see row_security.py.
+    """
+    with contextlib.suppress(psycopg.OperationalError, psycopg.errors.UniqueViolation):
+        async with await connect(postgres_url, "roles") as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
+            await ensure_roles(connection)
+
+
 def search_path(projections: Iterable[Projection]) -> str:
     return ",".join(projection.schema for projection in projections)
 
 
-def _beginning(projections: Sequence[Projection]) -> sql.Composed:
+def _beginning(projections: Sequence[Projection], scope: Scope) -> sql.Composed:
     """One message, one round trip. The lock comes before the first query, which decides the moment that is seen."""
-    begin = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    begin = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}").format(taking(scope))
     if not projections:
-        return sql.Composed([begin])
+        return begin
     tables = [sql.Identifier(projection.schema, projection.table_names[0]) for projection in projections]
     return sql.SQL("{}; LOCK TABLE {} IN ACCESS SHARE MODE").format(begin, sql.SQL(", ").join(tables))
 
@@ -197,14 +217,26 @@ class ReadModels:
     A connection that it lends sees one moment of all read models, cannot write, and must not be kept. Its first
     statement locks the asked read models against being swapped for rebuilt ones (replay/rebuild.py): whoever has begun
     to read holds up the swap, and whoever comes during the swap sees the new tables, complete.
+
+    Args:
+        postgres_url: with its password.
+        projections: that may be asked for.
+        wait_s: the longest wait for a position.
+        scope: of a read that names none. Processes that work for all tenants say EVERYTHING.
     """
 
     def __init__(
-        self, postgres_url: str, *, projections: Iterable[Projection] = PROJECTIONS, wait_s: float = WAIT_S
+        self,
+        postgres_url: str,
+        *,
+        projections: Iterable[Projection] = PROJECTIONS,
+        wait_s: float = WAIT_S,
+        scope: Scope = NOBODY,
     ) -> None:
         self._projections = {projection.name: projection for projection in projections}
         self._built: set[str] = set()
         self._wait_s = wait_s
+        self._scope = scope
         self._positions = Positions(lambda: connect(postgres_url, "positions", autocommit=True))
         self._pool = new_pool(
             postgres_url,
@@ -232,7 +264,7 @@ class ReadModels:
         self,
         *projections: str,
         position: int = 0,
-        scope: Scope | None = None,  # noqa: ARG002 - for row security
+        scope: Scope | None = None,
     ) -> AsyncIterator[Connection]:
         """See the port. A projection of another stream than EVENTS is not waited for: it has other positions.
 
@@ -242,15 +274,15 @@ class ReadModels:
         """
         asked = [self._projections[name] for name in projections]
         await self._wait(asked, position)
-        async with self._lent(asked) as connection:
+        async with self._lent(asked, self._scope if scope is None else scope) as connection:
             if not self._built.issuperset(projections):
                 await self._see_whether_built(connection, asked)
             yield connection
 
     @contextlib.asynccontextmanager
-    async def _lent(self, asked: Sequence[Projection]) -> AsyncIterator[Connection]:
+    async def _lent(self, asked: Sequence[Projection], scope: Scope) -> AsyncIterator[Connection]:
         try:
-            connection = await self._begun(_beginning(asked))
+            connection = await self._begun(_beginning(asked, scope))
             try:
                 yield connection
             finally:
@@ -273,6 +305,8 @@ class ReadModels:
                 await connection.execute(beginning, prepare=False)
             except BaseException as error:
                 await self._give_back(connection)
+                if isinstance(error, _NOT_OPEN_YET):
+                    raise ReadModelUnavailableError(f"cannot read yet: {error}") from error
                 was_lost = isinstance(error, psycopg.OperationalError) and connection.closed
                 if not was_lost or not tries:
                     raise
@@ -306,7 +340,7 @@ class ReadModels:
         except TimeoutError:
             if not self._positions.known:
                 raise ReadModelUnavailableError("cannot learn how far the read models are: no Postgres") from None
-            async with self._lent(asked) as connection:
+            async with self._lent(asked, NOBODY) as connection:
                 await self._see_whether_built(connection, asked)
             late = self._positions.late(schemas, position)
             raise NotYetVisibleError(f"not at position {position} after {self._wait_s} s: {late}") from None

@@ -4,14 +4,18 @@ import os
 from contextlib import AsyncExitStack
 from functools import partial
 
+from domain.aggregates import AGGREGATES
 from infra.audit.seals import SealStore
 from infra.bootstrap import bootstrap
+from infra.credentials import CredentialStore
 from infra.doors import new_dispatcher, utc_now
 from infra.environment import Environment
+from infra.events.codec import Codec
 from infra.events.connection import connect_reader, connect_writer, disconnect
 from infra.events.jetstream import JetStreamLog
 from infra.events.streams import verify_server
 from infra.idempotency import PostgresIdempotency
+from infra.jwt_secret import token_key
 from infra.lag import read_progress
 from infra.master_key import MasterKey, read_master_key
 from infra.parking import Parking
@@ -19,9 +23,14 @@ from infra.passwords import Passwords
 from infra.postgres import ReadModels
 from infra.projecting import UsageSource
 from infra.replay.behind import require_whole_log
+from infra.replay.histories import Histories
+from infra.session_uses import SessionUses
+from infra.sign_in_limits import SignInLimits
+from infra.sign_in_tables import create_sign_in_tables
 from infra.telemetry_stream import TelemetryStream
 from infra.vault import OneTimeTokens, Vault, WorkerTokens
 from infra.vault_tables import create_vault, vault_pool
+from infra.wrapping import KeyRing
 from web.services import Services, Settings
 from web.version import build
 
@@ -39,11 +48,13 @@ async def web_services(environment: Environment, stack: AsyncExitStack) -> Servi
     stack.push_async_callback(disconnect, writer)
     await verify_server(reader, environment.nats_monitor_url, replicas=environment.nats_replicas)
     await require_whole_log(reader, environment.postgres_url)
-    key = read_master_key(environment.secrets_dir)
+    key = read_master_key(environment.secrets_dir, make=environment.make_secrets)
+    keys = KeyRing(key, environment.secrets_dir)
     pool = await stack.enter_async_context(vault_pool(environment.postgres_url))
     await create_vault(pool, key)
+    await create_sign_in_tables(pool)
     read = await stack.enter_async_context(ReadModels(environment.postgres_url))
-    log, vault, passwords = JetStreamLog(reader), Vault(pool, key), Passwords(pool)
+    log, vault, passwords = JetStreamLog(reader), Vault(pool, key, keys), Passwords(pool)
     stack.callback(passwords.close)
     dispatcher = new_dispatcher(writer)
     await bootstrap(environment, dispatch=dispatcher, load=dispatcher.load, vault=vault, passwords=passwords)
@@ -60,12 +71,16 @@ async def web_services(environment: Environment, stack: AsyncExitStack) -> Servi
         log=log,
         vault=vault,
         passwords=passwords,
+        sign_in_limits=SignInLimits(pool, key),
+        session_uses=await stack.enter_async_context(SessionUses(pool)),
         worker_tokens=WorkerTokens(key),
         one_time_tokens=OneTimeTokens(key),
+        credentials=CredentialStore(pool, keys),
         idempotency=PostgresIdempotency(pool, key),
         telemetry=TelemetryStream(writer),
         parking=Parking(writer, utc_now),
         seals=SealStore(reader),
+        histories=Histories(Codec(AGGREGATES)),
         clock=utc_now,
         chance=os.urandom,
         settings=web_settings(environment, key),
@@ -77,12 +92,18 @@ async def web_services(environment: Environment, stack: AsyncExitStack) -> Servi
 def web_settings(environment: Environment, key: MasterKey) -> Settings:
     version, build_time = build()
     return Settings(
-        token_key=key.key_for("sign_in"),
+        token_key=token_key(environment, key),
+        min_password_length=environment.min_password_length,
         session_ttl_s=environment.session_ttl_s,
+        console_url=environment.console_url,
         cookie_secure=environment.cookie_secure,
         heartbeat_interval_s=environment.heartbeat_interval_s,
-        startup_timeout_s=environment.startup_timeout_s,
+        defaults={
+            "WORKER_INSTANCE_STARTUP_TIMEOUT_S": environment.startup_timeout_s,
+            "OPENAI_WORKER_STALE_SECONDS": environment.worker_stale_s,
+        },
         drain_deadline_s=environment.drain_deadline_s,
+        trusted_proxies=environment.proxy_networks,
         version=version,
         build_time=build_time,
     )

@@ -19,7 +19,8 @@ from domain.instance import INSTANCE
 from domain.instance_commands import InstanceCommand
 from domain.model import MODEL, ModelCommand
 from domain.offering import OFFERING, OfferingCommand
-from domain.organization import ORGANIZATION, OrganizationCommand
+from domain.organization import ORGANIZATION
+from domain.organization_commands import OrganizationCommand
 from domain.provider_credentials import PROVIDER_CREDENTIALS, ProviderCredentialsCommand
 from domain.session import SESSION, SessionCommand
 from domain.setting import SETTING, SettingCommand

@@ -85,8 +85,8 @@ class Caller:
 
     @property
     def scope(self) -> Scope:
-        """What the caller's queries may see."""
-        return Scope(organization=self.organization_id or "", user=self.user_id)
+        """What the caller's queries may see; a key sees nothing that is its owner's alone."""
+        return Scope(organization=self.organization_id or "", user=self.user_id if self.session_id else "")
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,14 @@ async def _rejected(request: Request, refusal: Rejected) -> JSONResponse:
     return error_reply(STATUS_OF.get(refusal.code, 400), refusal.code, refusal.message)
 
 
-async def _not_yet_visible(_request: Request, _error: NotYetVisibleError) -> JSONResponse:
+async def _not_yet_visible(request: Request, error: NotYetVisibleError) -> JSONResponse:
+    """A position that the log has not reached itself is no reason to ask again: it is another log's, or invented."""
+    asked = request.headers.get("event-position") or request.query_params.get("position") or "0"
+    try:
+        if int(asked) > await request.app.state.services.log.head():
+            return error_reply(400, "invalid_position", "The log has not come so far; is the position another log's?")
+    except OSError as away:
+        return await _unavailable(request, away)
     message = "The read models have not reached the given Event-Position yet; ask again."
     return error_reply(503, "not_yet_visible", message, {"retry-after": str(RETRY_AFTER_S)})
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from infra.postgres import ReadModels, connect, search_path
 from projections.audit_log import AUDIT_LOG
 from projections.audit_tree import AUDIT_TREE
-from projections.projection import Connection, NotYetVisibleError
+from projections.projection import EVERYTHING, Connection, NotYetVisibleError
 
 TABLES = (AUDIT_LOG, AUDIT_TREE)
 
@@ -27,7 +27,7 @@ async def open_audit_log(postgres_url: str, *, at_least: int = 0) -> AsyncIterat
     if at_least:
         with contextlib.suppress(NotYetVisibleError):
             async with (
-                ReadModels(postgres_url, projections=TABLES) as read,
+                ReadModels(postgres_url, projections=TABLES, scope=EVERYTHING) as read,
                 read("audit_log", "audit_tree", position=at_least),
             ):
                 pass  # it is there

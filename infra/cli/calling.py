@@ -30,9 +30,19 @@ _BY_CODE = {
 }
 _CURES = {
     "invalid_credentials": "The admin password file does not fit; see the data folder's secrets/admin_password.",
+    "password_reset_needed": "Ask for a link to set a new password; `inventiv inbox ls` shows mails that stay here.",
     "no_ready_worker": "Deploy the model (`inventiv deploy MODEL`) or wait for it (`inventiv instance ls`).",
+    "key_table_too_old": "The gateway hears nothing from NATS: see `inventiv status`, and the gateway's /readyz.",
     "model_not_found": "`inventiv model ls` lists the catalogue; `inventiv deploy MODEL` makes one answer.",
     "INVALID_MODEL": "`inventiv model ls` lists what can be deployed.",
+    "no_current_organization": "`inventiv org ls` lists yours; `inventiv org switch SLUG` enters one.",
+    "last_owner_cannot_be_removed": "`inventiv member role MEMBER owner` makes someone else an owner.",
+    "last_owner_cannot_be_changed": "`inventiv member role MEMBER owner` makes someone else an owner.",
+    "organization_has_live_instances": "`inventiv deployment ls` and `inventiv deployment stop ID` end them.",
+    "invitation_already_exists": "`inventiv invite revoke EMAIL` takes it back.",
+    "api_key_not_found": "`inventiv key ls` lists the keys.",
+    "api_key_not_operational": "`inventiv key activate ID FLAG` sets what is missing; ask an owner, admin or manager.",
+    "key_wider_than_creator": "Ask for a narrower role or scope: see `inventiv key create --help`.",
     "instance_not_terminated": "Stop it first: `inventiv instance stop ID`.",
 }
 

@@ -19,8 +19,10 @@ from infra.events.connection import connect_reader, disconnect
 from infra.events.jetstream import JetStreamLog
 from infra.events.replicas import watch_replicas
 from infra.events.streams import UnfitServerError, verify_server
+from infra.postgres import require_reader_roles
 from infra.processes.roles import say_ready
 from infra.projecting import Bystanders, EventSource, Projector, Source, UsageSource
+from infra.row_security import RolesMissingError
 from projections.registry import PROJECTIONS
 
 _log = structlog.get_logger(__name__)
@@ -47,11 +49,12 @@ async def run(environment: Environment) -> None:
     bystanders = Bystanders(environment.postgres_url)
     try:
         await verify_server(nats, environment.nats_monitor_url, replicas=environment.nats_replicas)
+        await require_reader_roles(environment.postgres_url)
         events = EventSource(JetStreamLog(nats), Codec(AGGREGATES))
         sources: dict[str, Source] = {"EVENTS": events, "USAGE": UsageSource(nats)}
         projectors = [Projector(p, sources[p.stream], environment.postgres_url, bystanders) for p in PROJECTIONS]
         await _keep_all(environment, projectors, watch_replicas(nats, environment.nats_monitor_url), stop)
-    except UnfitServerError as error:
+    except (UnfitServerError, RolesMissingError) as error:
         _log.critical("unfit", reason=str(error))
         raise SystemExit(os.EX_CONFIG) from error
     finally:

@@ -28,7 +28,8 @@ from domain.api_key import API_KEY, ApiKeyRenamed, IssueApiKey, RenameApiKey
 from domain.decider import Rejected
 from domain.ids import OrganizationId
 from domain.message import Context, Recorded, payload_hash
-from domain.organization import ORGANIZATION, CreateOrganization, OrganizationCreated
+from domain.organization import ORGANIZATION, OrganizationCreated
+from domain.organization_commands import CreateOrganization
 from infra.cancellation import heed_cancellation
 from infra.dispatch import Dispatcher
 from infra.events.codec import Codec

@@ -7,16 +7,32 @@ from typing import Any
 from uuid_utils import uuid7
 
 from domain.decider import Decider
+from domain.ids import DeploymentId, OrganizationId
 from handlers.ports import Doors, HandlerSettings, Unsettled
 from infra.dispatch import Dispatcher
 from infra.doors import history_of
 from infra.effects import EffectLedger, MemoryEffectRows
 from infra.events.codec import Codec
 from infra.events.port import EventLog
-from tests.handlers.world import FakeSealer, Secrets, Signer
+from tests.handlers.world import (
+    Effects,
+    FakeEraser,
+    FakeMailer,
+    FakeSealer,
+    FakeTokens,
+    FakeVault,
+    Secrets,
+    Signer,
+    no_credentials,
+    no_traces,
+)
 
 
 async def none_unsettled(_after: str) -> Sequence[Unsettled]:
+    return ()
+
+
+async def none_standing(_organization: OrganizationId, /, *, position: int) -> Sequence[DeploymentId]:
     return ()
 
 
@@ -34,9 +50,16 @@ def doors_on(log: EventLog, aggregates: Sequence[Decider[Any, Any, Any]], ledger
         secrets=Secrets(),
         signer=Signer(),
         clock=now,
-        settings=HandlerSettings(control_plane_url="", heartbeat_interval_s=5.0, drain_deadline_s=300),
+        settings=HandlerSettings(control_plane_url="", console_url="", heartbeat_interval_s=5.0, drain_deadline_s=300),
         list_unsettled=none_unsettled,
+        list_standing=none_standing,
         effects=ledger or EffectLedger(MemoryEffectRows(now)),
         history=history_of(log),
         sealer=FakeSealer(),
+        mailer=FakeMailer(effects := Effects()),
+        vault=(vault := FakeVault()),
+        tokens=FakeTokens(),
+        credentials=no_credentials,
+        find_traces=no_traces,
+        eraser=FakeEraser(effects, vault),
     )

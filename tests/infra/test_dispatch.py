@@ -13,7 +13,8 @@ from domain.aggregates import AGGREGATES
 from domain.api_key import API_KEY, ApiKey, ApiKeyEvent, ApiKeyRenamed, IssueApiKey, RenameApiKey, RevokeApiKey
 from domain.decider import Decider, Rejected
 from domain.message import Context, payload_hash, subject_of
-from domain.organization import ORGANIZATION, CreateOrganization, slug_digest
+from domain.organization import ORGANIZATION, slug_digest
+from domain.organization_commands import CreateOrganization
 from infra.dispatch import SNAPSHOT_EVERY, Dispatcher, fingerprint_of
 from infra.events.codec import Codec, encode_envelope
 from infra.events.memory import MemoryLog

@@ -35,3 +35,20 @@ def test_a_value_that_does_not_fit_is_named() -> None:
 
 def test_an_empty_variable_counts_as_absent() -> None:
     assert read_environment({"INVENTIV_API_PORT": ""}).api_port == DEFAULT_API_PORT
+
+
+def test_our_own_proxies_are_addresses_or_networks() -> None:
+    assert read_environment({}).proxy_networks == ()
+    told = read_environment({"INVENTIV_TRUSTED_PROXIES": "10.0.0.0/8, ::1,"}).proxy_networks
+    assert [str(network) for network in told] == ["10.0.0.0/8", "::1/128"]
+    with pytest.raises(ValueError, match="trusted_proxies"):
+        read_environment({"INVENTIV_TRUSTED_PROXIES": "proxy.internal"})
+
+
+@pytest.mark.parametrize(("given", "fits"), [("4", False), ("5", True), ("86400", True), ("86401", False)])
+def test_a_table_is_trusted_for_five_seconds_to_a_day(given: str, fits: bool) -> None:
+    if fits:
+        assert read_environment({"INVENTIV_KEY_TRUST_S": given}).key_trust_s == int(given)
+        return
+    with pytest.raises(ValueError, match="key_trust_s"):
+        read_environment({"INVENTIV_KEY_TRUST_S": given})

@@ -51,8 +51,9 @@ class Process:
         }
         self.child: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
-        self.child = await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=self._environment)
+    async def start(self, **variables: str) -> None:
+        environment = {**self._environment, **variables}
+        self.child = await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=environment)
 
     async def end(self, number: int) -> int:
         assert self.child is not None
@@ -61,14 +62,14 @@ class Process:
         async with asyncio.timeout(BOUND_S):
             return await self.child.wait()
 
-    async def until_ready(self, **wanted: object) -> dict[str, Any]:
+    async def until_ready(self, *, status: int = 200, **wanted: object) -> dict[str, Any]:
         """What /readyz says, once it says what is wanted."""
         async with asyncio.timeout(BOUND_S), aiohttp.ClientSession() as client:
             while True:
                 try:
                     async with client.get(f"http://127.0.0.1:{self.port}/readyz") as reply:
                         told: dict[str, Any] = await reply.json()
-                    if reply.status == 200 and wanted.items() <= told.items():
+                    if reply.status == status and wanted.items() <= told.items():
                         return told
                 except aiohttp.ClientConnectionError:
                     pass
@@ -167,6 +168,26 @@ async def test_it_goes_on_without_nats_and_delivers_usage_afterwards(
     await nats_server.start()
     records = await stored_usage(nats_server, *without)
     assert sorted(record.request_id for record in records) == sorted(without)
+
+
+async def test_behind_a_server_that_hangs_it_lets_nobody_in_beyond_its_bound(
+    gateway: Process, nats_server: EmbeddedNats
+) -> None:
+    await gateway.end(signal.SIGTERM)
+    await gateway.start(INVENTIV_KEY_TRUST_S="5")
+    await gateway.until_ready(log_connected=True)
+    assert nats_server.pid is not None
+    os.kill(nats_server.pid, signal.SIGSTOP)  # its connections stay open, and nobody answers on them
+    try:
+        await gateway.completed()
+        told = await gateway.until_ready(status=503, trusted=False)
+        assert told["age_s"] >= 5
+        async with gateway.ask() as reply:
+            assert (reply.status, (await reply.json())["error"]["code"]) == (503, "key_table_too_old")
+    finally:
+        os.kill(nats_server.pid, signal.SIGCONT)
+    await gateway.until_ready(trusted=True)
+    await gateway.completed()
 
 
 async def test_killed_without_nats_it_starts_from_its_snapshot_and_loses_no_usage(

@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from domain.ids import PLATFORM
 from infra.embedded.postgres import EmbeddedPostgres
 from infra.postgres import ReadModels, ReadModelUnavailableError, SchemaDriftError, connect, ensure_schema, search_path
 from projections.checkpoint import Move, list_checkpoints, move, position_of
@@ -35,7 +36,7 @@ async def test_a_schema_is_made_once(postgres_url: str) -> None:
         assert await ensure_schema(connection, MODELS) == 0
         await move(connection, [Move(MODELS, 0, 7)])
         assert await ensure_schema(connection, MODELS) == 7
-        assert [(c.name, c.version, c.position) for c in await list_checkpoints(connection)] == [("models", 1, 7)]
+        assert [(c.schema, c.position) for c in await list_checkpoints(connection)] == [(MODELS.schema, 7)]
 
 
 async def test_processes_that_start_together_make_it_once(postgres_url: str) -> None:
@@ -52,13 +53,13 @@ async def test_changed_tables_ask_for_a_new_version(postgres_url: str) -> None:
         changed = replace(MODELS, tables=MODELS.tables.replace("code text", "code varchar"))
         with pytest.raises(SchemaDriftError, match="raise the version of projection models"):
             await ensure_schema(connection, changed)
-        assert await ensure_schema(connection, replace(changed, version=2)) == 0
+        assert await ensure_schema(connection, replace(changed, version=MODELS.version + 1)) == 0
         assert await position_of(connection, MODELS) == 0
 
 
 async def test_a_checkpoint_moves_only_from_where_it_is(postgres_url: str) -> None:
     async with moved(postgres_url, (0, 3)) as first, await connect(postgres_url, "test") as connection:
-        assert first == {"models_v1"}
+        assert first == {MODELS.schema}
     async with await connect(postgres_url, "test") as connection:
         assert await move(connection, [Move(MODELS, 0, 4)]) == set()
         assert await position_of(connection, MODELS) == 3
@@ -68,7 +69,7 @@ async def test_a_read_without_a_position_does_not_wait(postgres_url: str) -> Non
     async with moved(postgres_url, (0, 1)):
         pass
     async with ReadModels(postgres_url) as read, read("models") as connection:
-        assert await list_models(connection) == []
+        assert await list_models(connection, PLATFORM) == []
 
 
 async def test_a_read_waits_until_its_position_is_there(postgres_url: str) -> None:
@@ -95,7 +96,7 @@ async def test_a_wait_ends_when_it_is_too_long(postgres_url: str) -> None:
         pass
     async with ReadModels(postgres_url, wait_s=SHORT_WAIT_S) as read:
         assert await _position_when_readable(read, 1) == 1
-        with pytest.raises(NotYetVisibleError, match=r"not at position 9 after 0\.15 s: models_v1 is at 1"):
+        with pytest.raises(NotYetVisibleError, match=rf"not at position 9 after 0\.15 s: {MODELS.schema} is at 1"):
             await _position_when_readable(read, 9)
 
 
@@ -133,7 +134,7 @@ async def test_a_read_model_that_is_not_built_yet_is_unavailable(postgres_url: s
     async with ReadModels(postgres_url) as read:
         with pytest.raises(ReadModelUnavailableError, match="cannot read models"):
             async with read("models") as connection:
-                await list_models(connection)
+                await list_models(connection, PLATFORM)
 
 
 async def test_a_read_model_that_is_being_built_is_not_shown(postgres_url: str) -> None:
@@ -142,7 +143,7 @@ async def test_a_read_model_that_is_being_built_is_not_shown(postgres_url: str) 
         await move(writer, [Move(MODELS, 0, 90)])
         await writer.commit()
         for position in (0, 90, 150):
-            with pytest.raises(ReadModelUnavailableError, match="models_v1 is being built: 45 %"):
+            with pytest.raises(ReadModelUnavailableError, match=f"{MODELS.schema} is being built: 45 %"):
                 await _position_when_readable(read, position)
         await move(writer, [Move(MODELS, 90, 200)])
         await writer.commit()
@@ -184,4 +185,4 @@ async def test_without_postgres_a_wait_says_that_it_is_away(server_dir: Path) ->
 
 
 def test_the_search_path_holds_each_schema() -> None:
-    assert search_path([MODELS, USAGE]) == "models_v1,usage_v1"
+    assert search_path([MODELS, USAGE]) == f"{MODELS.schema},{USAGE.schema}"

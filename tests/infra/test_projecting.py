@@ -32,7 +32,7 @@ from projections.api_keys import API_KEYS
 from projections.audit_log import AUDIT_LOG, EventFilter, list_events
 from projections.checkpoint import Move, begin, move, position_of
 from projections.models import MODELS
-from projections.projection import Connection, Entry, Projection
+from projections.projection import EVERYTHING, Connection, Entry, Projection
 from projections.registry import PROJECTIONS
 from projections.usage import USAGE, list_requests
 from tests.conftest import some_port, started
@@ -105,7 +105,7 @@ async def counted(postgres_url: str) -> int:
 
 
 def reader(postgres_url: str, *projections: Projection) -> ReadModels:
-    return ReadModels(postgres_url, projections=projections, wait_s=PATIENCE_S)
+    return ReadModels(postgres_url, projections=projections, wait_s=PATIENCE_S, scope=EVERYTHING)
 
 
 async def reached(postgres_url: str, position: int, *projections: Projection) -> None:

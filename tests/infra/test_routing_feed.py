@@ -164,7 +164,7 @@ async def test_the_table_is_saved_while_it_changes(
     monkeypatch.setattr(routing_feed, "SAVE_INTERVAL_S", 0.01)
     monkeypatch.setattr(routing_feed, "TICK_S", 0.01)
     log, path = MemoryLog(), tmp_path / "gateway" / "routing.json"
-    saving = asyncio.ensure_future(feed.keep_saved(Loads(stale_s=9, now_s=time.monotonic)))
+    saving = asyncio.ensure_future(feed.keep_saved(Loads(stale_s=lambda: 9, now_s=time.monotonic)))
     async with following(feed, log):
         position = await tell(log, key())
         await until(lambda: path.exists() and position_in(path) == position)
@@ -178,7 +178,7 @@ def position_in(path: Path) -> int:
 
 
 async def test_heartbeats_reach_the_loads(nats_server: EmbeddedNats) -> None:
-    loads = Loads(stale_s=9, now_s=time.monotonic)
+    loads = Loads(stale_s=lambda: 9, now_s=time.monotonic)
     reader, writer = await connect_reader(nats_server.url, "test"), await connect_writer(nats_server.url, "test")
     await follow_heartbeats(reader, loads)
     await reader.flush()

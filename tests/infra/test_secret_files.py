@@ -32,6 +32,12 @@ def test_processes_that_start_together_agree_on_one_secret(tmp_path: Path) -> No
     assert [p.name for p in tmp_path.iterdir()] == ["master_key"]
 
 
+def test_a_secret_that_must_not_be_made_is_missed(tmp_path: Path) -> None:
+    with pytest.raises(SecretFileError, match="INVENTIV_MAKE_SECRETS=1"):
+        secret_file(tmp_path / "master_key", None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_secret_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "master_key"
     path.touch(mode=0o600)

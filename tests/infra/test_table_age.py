@@ -197,7 +197,7 @@ async def test_the_router_tables_are_as_old_as_their_checkpoint(
 
 
 def _loads(clock: Clock) -> Loads:
-    return Loads(stale_s=9, now_s=clock.monotonic_s)
+    return Loads(stale_s=lambda: 9, now_s=clock.monotonic_s)
 
 
 def test_an_answer_counts_from_its_question_and_only_once_it_is_reached() -> None:

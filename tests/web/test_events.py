@@ -104,14 +104,27 @@ async def test_a_reader_waits_for_the_position_it_knows(world: World) -> None:
             assert refusal(reply) == (400, "invalid_position")
 
 
-async def test_a_position_beyond_reach_is_a_503_that_says_when_to_come_back(
+async def test_a_position_that_is_not_shown_yet_is_a_503_that_says_when_to_come_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def far_ahead() -> int:
+        return 2_000_000
+
+    monkeypatch.setattr(world.services.read, "_wait_s", 0.1)
+    async with world.signed_in() as admin:
+        monkeypatch.setattr(world.services.log, "head", far_ahead)
+        reply = await admin.get("/models", headers={"event-position": "1000000"})
+        assert refusal(reply) == (503, "not_yet_visible")
+        assert reply.headers["retry-after"] == "1"
+
+
+async def test_a_position_that_the_log_never_had_is_a_bad_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(world.services.read, "_wait_s", 0.1)
     async with world.signed_in() as admin:
         reply = await admin.get("/models", headers={"event-position": "1000000"})
-        assert refusal(reply) == (503, "not_yet_visible")
-        assert reply.headers["retry-after"]
+        assert refusal(reply) == (400, "invalid_position")
 
 
 @asynccontextmanager
@@ -348,6 +361,4 @@ def stream_of(following: LiveEvents, world: World) -> AsyncIterator[bytes]:
         return True
 
     read = partial(world.services.read, scope=EVERYTHING)
-    return event_stream(
-        following, read, after=None, organization_id=OrganizationId(""), still_allowed=always
-    )
+    return event_stream(following, read, after=None, organization_id=OrganizationId(""), still_allowed=always)

@@ -72,12 +72,12 @@ def running_stub() -> Iterator[StubApi]:
             raw = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
             raw = b"" if answer.status == 204 else raw
             self.send_response(answer.status)
-            for name, value in {**answer.headers, "Content-Length": str(len(raw))}.items():
+            for name, value in {"Content-Length": str(len(raw)), **answer.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(raw)
 
-        do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815 - http.server's names
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815 - http.server's names
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
             return

@@ -16,6 +16,7 @@ MODEL = {
     "id": "m",
     "code": "mock-echo-model",
     "name": "mock",
+    "scope": "platform",
     "required_vram_gb": 0,
     "context_length": 1,
     "data_volume_gb": 0,
@@ -90,7 +91,7 @@ def test_a_table_has_no_colours_when_piped(
 ) -> None:
     stub.answer("GET", "/models", Answer(200, [MODEL]))
     inventiv("model", "ls")
-    assert capsys.readouterr().out.splitlines()[1].split() == ["mock-echo-model", "0", "1", "0"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["mock-echo-model", "platform", "0", "1", "0"]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,8 @@ def test_chat_without_a_ready_worker_is_exit_code_6(
 def test_a_key_is_printed_alone_so_that_a_script_can_catch_it(
     inventiv: Inventiv, stub: StubApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stub.answer("POST", "/api_keys", Answer(201, {"key": {"id": "k"}, "api_key": "sk-inv-new"}))
+    key = {"id": "k", "activation": {"missing": []}}
+    stub.answer("POST", "/api_keys", Answer(201, {"key": key, "api_key": "sk-inv-new"}))
     assert inventiv("key", "create", "ci") == ExitCode.OK
     assert capsys.readouterr().out == "sk-inv-new\n"
 

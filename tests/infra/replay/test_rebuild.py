@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from psycopg.rows import scalar_row
 
 import infra.following
 import infra.projecting
@@ -28,7 +29,7 @@ from infra.replay.rebuild import (
 from infra.replay.superseded import find_leftovers
 from projections.api_keys import API_KEYS, list_api_keys
 from projections.checkpoint import Move, list_checkpoints, move
-from projections.projection import BESIDE, Connection, Entry, Projection, Scope
+from projections.projection import BESIDE, EVERYTHING, NOBODY, Connection, Entry, Projection, Scope
 from projections.registry import PROJECTIONS
 from tests.infra.test_projecting import (
     COUNTED,
@@ -180,6 +181,22 @@ async def test_a_reader_that_has_begun_holds_up_the_swap_and_sees_its_own_moment
         assert (await rebuilding).attempts > 1
         async with read("api_keys", scope=ACME) as connection:
             assert len(await list_api_keys(connection, "acme")) == 1
+
+
+async def test_a_rebuilt_read_model_is_behind_the_same_wall(postgres_url: str) -> None:
+    log = await logged(30)
+    await built(postgres_url, log, API_KEYS)
+    await rebuild(API_KEYS, events_of(log), postgres_url)
+    async with ReadModels(postgres_url) as read:
+        seen = [await keys_seen(read, scope) for scope in (NOBODY, Scope(organization="globex"), ACME, EVERYTHING)]
+    assert seen == [0, 0, 1, 1]
+
+
+async def keys_seen(read: ReadModels, scope: Scope) -> int:
+    """By a query that names no tenant."""
+    async with read("api_keys", scope=scope) as connection, connection.cursor(row_factory=scalar_row) as cursor:
+        await cursor.execute("SELECT count(*) FROM api_keys")
+        return int(await cursor.fetchone() or 0)
 
 
 async def test_without_the_readers_lock_it_would_see_half(postgres_url: str) -> None:

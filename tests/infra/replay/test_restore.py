@@ -19,6 +19,8 @@ from infra.replay.refill import DifferentLogError
 from infra.replay.restore import DamagedTableError, Plan, Restored, plan_restore, restore
 from infra.replay.stored import Message
 from infra.replay.verify import verify
+from projections.instances import INSTANCES
+from projections.users import USERS
 from tests.infra.replay.stores import (
     a_story,
     administrator,
@@ -120,7 +122,7 @@ async def test_readers_ahead_of_what_comes_back_are_built_again(bare_nats: Embed
                 assert held is not None
                 await held.settle(Standing(version=version))
     plan, done = await restored(bare_nats, postgres_url)
-    assert (plan.events_lost, set(plan.ahead)) == (2, {"users_v1", "instances_v1"})
+    assert (plan.events_lost, set(plan.ahead)) == (2, {USERS.schema, INSTANCES.schema})
     assert done.reactions_forgotten == 1
     async with administrator(bare_nats) as nc:
         assert await stored(nc) == WHOLE[:-2]
