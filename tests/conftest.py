@@ -4,6 +4,7 @@ nats-server starts in about 30 ms, and streams are global to a server: each test
 Postgres needs half a second for its first start and 40 ms for a database: one server a run, one database a test.
 """
 
+import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,6 +29,11 @@ S = TypeVar("S", EmbeddedNats, EmbeddedNatsCluster, EmbeddedPostgres)
 
 START_ATTEMPTS = 5
 """Another test run may take the port between our look and our bind."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means here: one worker more than there are processors, for most tests wait for servers."""
+    return (os.cpu_count() or 1) + 1
 
 
 def some_port() -> int:

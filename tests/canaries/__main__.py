@@ -37,14 +37,11 @@ def exports(platform: Platform) -> dict[str, bytes]:
         reply = platform.rest("GET", path)
         assert reply.status_code == 200, (path, reply.text[:300])
         texts[name] = reply.content
-    file = platform.data_dir.parent / "export.tar"
-    ran = platform.inventiv("events", "export", "--output", str(file), timeout_s=120)
-    assert ran.code == 0, ran
-    texts["export of the log"] = (
-        file.read_bytes()
-        if file.is_file()
-        else b"".join(path.read_bytes() for path in sorted(file.rglob("*")) if path.is_file())
-    )
+    for command in ("events", "audit"):
+        file = platform.data_dir.parent / f"{command}.jsonl"
+        ran = platform.inventiv(command, "export", str(file), timeout_s=120)
+        assert ran.code == 0, ran
+        texts[f"{command} export"] = file.read_bytes()
     texts["`up` itself"] = platform.log.encode()
     return texts
 

@@ -27,7 +27,17 @@ ROWS = 2000
 SIZES = (1, 700, 1400, 2000)
 SEED = 20261121
 """Printed figures can be had again."""
-TEXT_COLUMNS = ("event_id", "subject", "aggregate", "aggregate_id", "type", "organization_id", "actor", "correlation")
+TEXT_COLUMNS = (
+    "event_id",
+    "subject",
+    "aggregate",
+    "aggregate_id",
+    "type",
+    "organization_id",
+    "actor",
+    "correlation",
+    "origin",
+)
 COLUMNS = ", ".join((*TEXT_COLUMNS, "version", "cause", "at", "payload"))
 FORGERIES = ("rewritten", "cut_everywhere")
 

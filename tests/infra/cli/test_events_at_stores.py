@@ -11,6 +11,7 @@ import pytest
 from infra.cli.output import ExitCode
 from infra.embedded.nats import EmbeddedNats
 from infra.events.streams import EVENTS
+from projections.users import USERS
 from tests.infra.cli.conftest import Inventiv
 from tests.infra.replay.stores import a_story, administrator, fold, messages_of, publish, stored, wipe
 
@@ -113,7 +114,7 @@ def test_losses_must_be_accepted(
     assert inventiv("events", "restore", "--stopped", "--json") == ExitCode.CONFLICT
     assert document(capsys)["error"] == "events_lost"
     assert inventiv("events", "restore", "--stopped", "--accept-loss", "--json") == ExitCode.OK
-    assert document(capsys)["done"]["reset"] == ["users_v1"]
+    assert document(capsys)["done"]["reset"] == [USERS.schema]
 
 
 def test_an_export_comes_back(

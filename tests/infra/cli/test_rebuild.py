@@ -80,7 +80,7 @@ def test_an_unknown_read_model_is_named_with_those_that_there_are(
     assert inventiv("events", "rebuild", "nothing", "--json") == ExitCode.NOT_FOUND
     assert document(capsys)["error"] == "read_model_not_found"
     assert inventiv("events", "rebuild") == ExitCode.USAGE
-    assert "Known: organizations, users" in capsys.readouterr().err
+    assert "Known: organizations, invitations" in capsys.readouterr().err
 
 
 def test_older_versions_are_listed_and_pruned(
