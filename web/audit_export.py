@@ -3,8 +3,8 @@
     page of events ──audit_rows──> rows ──flat──> CSV (RFC 4180) or one JSON object a line ──> the socket ──> next page
 
 The surprising rule: the end is fixed before the beginning, at the export's own row. Rows that come while it runs are
-for the next export, so two pages can neither overlap nor chase a busy log. A cell that a spreadsheet would take for a
-formula gets an apostrophe before it.
+for the next export, so two pages can neither overlap nor chase a busy log. People are told by their ids alone: a file
+cannot be made to forget anybody. A cell that a spreadsheet would take for a formula gets an apostrophe before it.
 """
 
 import csv
@@ -47,11 +47,9 @@ COLUMNS = (
     "correlation",
     "origin_kind",
     "origin_id",
-    "origin_ip",
-    "origin_browser",
     "data",
 )
-"""Of both formats; `data` are the event's own fields, as JSON."""
+"""Of both formats; `actor_name` is that of a key, `data` are the event's own fields, as JSON."""
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 """https://owasp.org/www-community/attacks/CSV_Injection"""
 
@@ -101,7 +99,9 @@ async def _page(source: Source, after: int) -> list[Recorded]:
 
 async def _flat_rows(source: Source, found: Sequence[Recorded]) -> list[dict[str, Any]]:
     organization_id = source.wanted.organization_id
-    rows = await audit_rows(source.services, found, organization_id=organization_id, scope=source.scope, changes=False)
+    rows = await audit_rows(
+        source.services, found, organization_id=organization_id, scope=source.scope, changes=False, people=False
+    )
     return [_flat(row) for row in rows]
 
 
@@ -129,8 +129,6 @@ def _flat(row: AuditRow) -> dict[str, Any]:
         "correlation": row.correlation,
         "origin_kind": origin.kind if origin else None,
         "origin_id": origin.id if origin else None,
-        "origin_ip": origin.ip if origin else None,
-        "origin_browser": origin.browser if origin else None,
         "data": row.data,
     }
     return {column: values[column] for column in COLUMNS}

@@ -54,7 +54,13 @@ class _Sight:
 
 
 async def audit_rows(
-    services: Services, found: Sequence[Recorded], *, organization_id: str, scope: Scope | None, changes: bool
+    services: Services,
+    found: Sequence[Recorded],
+    *,
+    organization_id: str,
+    scope: Scope | None,
+    changes: bool,
+    people: bool = True,
 ) -> list[AuditRow]:
     """In the order of `found`.
 
@@ -64,6 +70,7 @@ async def audit_rows(
         organization_id: whose causes may be seen; "": everybody's.
         scope: for reading; None is the asking person's own.
         changes: whether to fold histories for before and after.
+        people: whether to open names, addresses and browsers; without, people are told by their ids alone.
     """
     subjects = {recorded.subject for recorded in found} | {
         subject_of(recorded.envelope.organization, "api_key", _id_of(recorded.envelope.actor))
@@ -77,7 +84,7 @@ async def audit_rows(
         ends, told = _foldable(found) if changes else ([], {})
         histories = await list_histories(connection, ends) if ends else []
     sight = _Sight(
-        **await _people(services, found),
+        **(await _people(services, found) if people else {}),
         labels=labels,
         causes=caused,
         changes=told | _folded(services, histories, found),

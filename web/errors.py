@@ -129,7 +129,7 @@ async def _rejected(request: Request, refusal: Rejected) -> JSONResponse:
     return error_reply(STATUS_OF.get(refusal.code, 400), refusal.code, refusal.message)
 
 
-async def _not_yet_visible(request: Request, error: NotYetVisibleError) -> JSONResponse:
+async def _not_yet_visible(request: Request, _error: NotYetVisibleError) -> JSONResponse:
     """A position that the log has not reached itself is no reason to ask again: it is another log's, or invented."""
     asked = request.headers.get("event-position") or request.query_params.get("position") or "0"
     try:

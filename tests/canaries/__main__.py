@@ -76,6 +76,7 @@ def main() -> int:
     quick = arguments.parse_args().quick
     with tempfile.TemporaryDirectory(prefix="inventiv-canaries-") as name:
         folder = Path(name)
+        folder.chmod(0o711)  # root's Postgres runs as another account, which has to walk through
         place = folder / "platform"
         place.mkdir()
         with running(place) as platform:

@@ -50,6 +50,16 @@ async def test_a_file_for_a_spreadsheet_holds_no_formula(world: World) -> None:
     assert {json.loads(line)["data"].get("key_sha256", HIDDEN) for line in lines} == {HIDDEN}
 
 
+async def test_an_export_names_no_person(world: World) -> None:
+    """A file cannot be made to forget anybody; the screen, which asks the vault each time, does name them."""
+    async with an_office(world) as office:
+        names = {row["actor"]["name"] for row in await office.rows("limit=500") if row["actor"]["kind"] == "user"}
+        exported = [(await office.owner.get(f"/audit/export?format={kind}")).text for kind in ("csv", "jsonl")]
+    names -= {None}
+    assert names
+    assert not [name for name in names for text in exported if name in text]
+
+
 async def test_an_export_is_itself_recorded_before_it_begins(world: World) -> None:
     """With the filters that may stand in the log for ever, and in the log of those whose rows were taken."""
     async with an_office(world) as office, world.signed_in() as admin:
