@@ -53,6 +53,10 @@ class People:
     def somebody(self) -> Somebody:
         return self._chance.choice(self._all)
 
+    def from_anywhere(self) -> dict[str, str]:
+        """The header of a proxy that passes on a client of some network."""
+        return {"X-Forwarded-For": f"10.{self._chance.randrange(256)}.{self._chance.randrange(256)}.1"}
+
     def renew(self, who: Somebody) -> None:
         """A new person of the same kind; the old one may have signed out, left, or deleted its organisation."""
         if who.kind == "nobody":
@@ -66,7 +70,7 @@ class People:
         role = "admin" if who.kind == "platform admin" else "user"
         self._make("POST", "/users", {"username": name, "email": email, "password": PASSWORD, "role": role})
         login = {"email": name, "password": PASSWORD}
-        reply = self._platform.rest("POST", "/auth/login", json=login, signed=False)
+        reply = self._platform.rest("POST", "/auth/login", json=login, signed=False, headers=self.from_anywhere())
         reply.raise_for_status()
         HTTP.cookies.clear()  # with a bearer token beside it, it would be a second credential
         who.headers = {"Authorization": f"Bearer {reply.cookies['inventiv_session']}"}
