@@ -171,10 +171,12 @@ def planted_lie(schema: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _platform() -> Iterator[Platform]:
-    with tempfile.TemporaryDirectory(prefix="inventiv-fuzz-") as folder:
-        # Every request says to come from elsewhere: limits for one address would turn most of them away.
-        with running(Path(folder), INVENTIV_TRUSTED_PROXIES="127.0.0.1") as platform:
-            yield platform
+    """Every request says to come from elsewhere: limits for one address would turn most of them away."""
+    with (
+        tempfile.TemporaryDirectory(prefix="inventiv-fuzz-") as folder,
+        running(Path(folder), INVENTIV_TRUSTED_PROXIES="127.0.0.1") as platform,
+    ):
+        yield platform
 
 
 def _say(words: str) -> None:
