@@ -128,7 +128,7 @@ class Fuzz:
 def run(platform: Platform, schema: Any, wanted: int, *, seed: int) -> Findings:
     """Sends at least `wanted` requests, half of them deliberately wrong.
 
-    An operation without parameters has one case in all, so there is another round, with other cases, until it is enough.
+    An operation without parameters has one case in all; so another round, with other cases, follows until it is enough.
     """
     operations = [found.ok() for found in schema.get_all_operations()]
     fuzz = Fuzz(platform, People(platform, Random(seed)), Random(seed), Findings())
