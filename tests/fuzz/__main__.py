@@ -106,7 +106,8 @@ class Fuzz:
         sent = {**case.as_transport_kwargs(base_url=self.platform.card["api_url"]), "timeout": TIMEOUT_S}
         sent["headers"] = {**dict(sent.get("headers") or {}), **headers}
         with self.http.request(**sent, stream=True) as response:
-            streams = response.status_code == 200 and response.headers["content-type"].startswith("text/event-stream")
+            media_type = str(response.headers.get("content-type", ""))
+            streams = bool(response.status_code == 200) and media_type.startswith("text/event-stream")
         if streams:
             self.findings.requests += 1
             self.findings.statuses["2xx"] += 1
