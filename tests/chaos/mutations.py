@@ -135,9 +135,10 @@ async def _flip_payload_bit(connection: Connection, chance: random.Random, rows:
 
 
 async def _change_text(connection: Connection, chance: random.Random, rows: int) -> None:
-    """One character more or less, or another."""
+    """One character more or less, or another; what is empty (an origin may be) can only become more."""
     column = chance.choice(TEXT_COLUMNS)
-    change = chance.choice(("{0} || 'x'", "left({0}, -1)", "'~' || substr({0}, 2)"))
+    shorter = "CASE WHEN {0} = '' THEN 'x' ELSE left({0}, -1) END"
+    change = chance.choice(("{0} || 'x'", shorter, "'~' || substr({0}, 2)"))
     statement = f"UPDATE audit_log SET {column} = {change.format(column)} WHERE position = %s"
     await _run(connection, statement, chance.randint(1, rows))
 
