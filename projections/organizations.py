@@ -114,6 +114,10 @@ class _Membership(msgspec.Struct, frozen=True, kw_only=True):
     left_at: datetime | None
 
 
+class _Member(msgspec.Struct, frozen=True):
+    user_id: UserId
+
+
 _organizations = Table("organizations", _Organization, key=("id",))
 _memberships = Table("memberships", _Membership, key=("organization_id", "user_id"))
 
@@ -143,6 +147,12 @@ async def find_role(connection: Connection, organization_id: str, user_id: str) 
     """The user's role there, None for a stranger."""
     found = await find_organization(connection, organization_id, user_id)
     return found.role if found else None
+
+
+async def find_ever_members(connection: Connection, organization_id: str, user_ids: Collection[str]) -> set[UserId]:
+    """Those of them who belong to the organisation, or did once."""
+    query = "SELECT user_id FROM memberships WHERE organization_id = %s AND user_id = ANY(%s)"
+    return {row.user_id for row in await find_all(connection, _Member, query, (organization_id, list(user_ids)))}
 
 
 async def find_profile(connection: Connection, organization_id: str) -> OrganizationProfile | None:

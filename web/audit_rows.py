@@ -21,6 +21,7 @@ from domain.session import SessionOpened
 from domain.values import Sealed
 from projections.audit_search import find_events, find_first_events, find_labels, list_histories
 from projections.audit_words import component_of, target_kind, words_for
+from projections.organizations import find_ever_members
 from projections.projection import EVERYTHING, Scope
 from projections.users import UserView, find_users
 from web.audit_shapes import Actor, AuditRow, FieldChanged, Link, Origin, Target
@@ -84,7 +85,7 @@ async def audit_rows(
         ends, told = _foldable(found) if changes else ([], {})
         histories = await list_histories(connection, ends) if ends else []
     sight = _Sight(
-        **(await _people(services, found) if people else {}),
+        **(await _people(services, found, organization_id) if people else {}),
         labels=labels,
         causes=caused,
         changes=told | _folded(services, histories, found),
@@ -173,18 +174,23 @@ def _id_of(actor: str) -> str:
     return actor.partition(":")[2]
 
 
-async def _people(services: Services, found: Sequence[Recorded]) -> dict[str, Any]:
+async def _people(services: Services, found: Sequence[Recorded], organization_id: str) -> dict[str, Any]:
     """`names` and `origins`. Users and their sessions belong to no organisation, so they are read with EVERYTHING.
 
-    What is asked for are ids that stand in events which the reader may see.
+    What is asked for are ids that stand in events which the reader may see; and an organisation is told names of its
+    own people alone, past ones too: a neighbour who asked for a share acts in its log, and stays an id.
     """
     user_ids = {_id_of(one.envelope.actor) for one in found if one.envelope.actor.startswith("user:")}
     user_ids |= {one.envelope.id for one in found if one.envelope.aggregate == "user"}
     session_ids = {_id_of(one.envelope.origin) for one in found if one.envelope.origin.startswith("session:")}
-    async with services.read("users", "audit_log", scope=EVERYTHING) as connection:
+    async with services.read("users", "audit_log", "organizations", scope=EVERYTHING) as connection:
+        if organization_id:
+            user_ids &= await find_ever_members(connection, organization_id, user_ids)
         users = await find_users(connection, sorted(user_ids)) if user_ids else {}
         began = await find_first_events(connection, "session", sorted(session_ids)) if session_ids else []
     opened = {one.envelope.id: event for one in began if (event := _opened(services, one)) is not None}
+    if organization_id:
+        opened = {session_id: event for session_id, event in opened.items() if event.user_id in user_ids}
     sealed = [text for user in users.values() for text in _sealed_names(user)]
     sealed += [text for event in opened.values() for text in (event.ip, event.user_agent)]
     clear = dict(zip(sealed, await services.vault.open_all(sealed), strict=True)) if any(sealed) else {}

@@ -231,3 +231,20 @@ async def test_a_withdrawn_offering_is_gone_for_who_had_a_share(world: World) ->
         assert (await market.provider["olga"].delete(f"/offerings/{made['id']}")).status_code == 204
         await world.visible()
         assert await market.found() == {}
+
+
+async def test_a_provider_is_not_told_who_asked_but_by_an_id(world: World) -> None:
+    """The wish is an event of the provider's log; its actor's name, address and browser are the consumer's business."""
+    async with a_market(world) as market:
+        await market.subscribe()
+        made = await market.publish("quiet", access_policy="request_required")
+        ok(await market.consumer["olga"].post(f"/offerings/{made['id']}/access"), 202)
+        asker = ok(await market.consumer["olga"].get("/auth/me"))["user_id"]
+        position = {"event-position": str(await world.log.head())}
+        rows = ok(await market.provider["olga"].get("/audit?limit=500", headers=position))["rows"]
+    (asked,) = [row for row in rows if row["type"] == "AccessRequested"]
+    assert (asked["actor"]["id"], asked["actor"]["name"]) == (asker, None)
+    assert (asked["origin"]["ip"], asked["origin"]["browser"]) == (None, None)
+    own = [row for row in rows if row["type"] == "OfferingPublished"]
+    assert own
+    assert all(row["actor"]["name"] and row["origin"]["ip"] for row in own)

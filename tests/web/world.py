@@ -228,7 +228,6 @@ async def a_world(postgres_url: str, folder: Path) -> AsyncIterator[World]:
         pool = await stack.enter_async_context(vault_pool(postgres_url))
         await create_vault(pool, master_key)
         await create_sign_in_tables(pool)
-        await create_sign_in_tables(pool)
         await stack.enter_async_context(_projected(log, codec, postgres_url))
         read = await stack.enter_async_context(ReadModels(postgres_url))
         vault, passwords = Vault(pool, master_key), Passwords(pool)
