@@ -160,12 +160,6 @@ async def find_profile(connection: Connection, organization_id: str) -> Organiza
     return await find_one(connection, OrganizationProfile, f"{_PROFILES} AND id = %s", (organization_id,))
 
 
-async def find_plan(connection: Connection, organization_id: str) -> Plan | None:
-    """Which models of others it reaches; None for one that does not exist, or was deleted."""
-    profile = await find_profile(connection, organization_id)
-    return profile.plan if profile else None
-
-
 async def find_profiles(
     connection: Connection, organization_ids: Collection[str]
 ) -> dict[OrganizationId, OrganizationProfile]:

@@ -16,7 +16,6 @@ from projections.organizations import (
     ORGANIZATIONS,
     find_member,
     find_organization,
-    find_plan,
     find_profile,
     find_role,
     list_members,
@@ -102,9 +101,10 @@ async def test_name_slug_colour_and_plan_are_the_newest(postgres_url: str) -> No
     )
     async with projected(postgres_url, ORGANIZATIONS, story.entries, batches=[5]) as connection:
         (seen,) = await list_organizations(connection, "oscar")
-        plan, profile = await find_plan(connection, "acme"), await find_profile(connection, "acme")
+        profile = await find_profile(connection, "acme")
     assert (seen.name, seen.slug, seen.sidebar_color, seen.plan) == ("Acme Two", "acme-two", "#2f6f4f", "subscriber")
-    assert (plan, profile and profile.name) == ("subscriber", "Acme Two")
+    assert profile is not None
+    assert (profile.plan, profile.name) == ("subscriber", "Acme Two")
 
 
 async def test_a_deleted_organisation_has_no_members_and_is_nobodys(postgres_url: str) -> None:
@@ -116,5 +116,5 @@ async def test_a_deleted_organisation_has_no_members_and_is_nobodys(postgres_url
             assert [one.id for one in await list_organizations(connection, "ursula")] == ["globex"]
             assert await list_members(connection, "acme") == []
             assert await find_role(connection, "acme", "oscar") is None
-            assert await find_plan(connection, "acme") is None
+            assert await find_profile(connection, "acme") is None
             assert await find_role(connection, "globex", "ursula") == "owner"
