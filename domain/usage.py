@@ -12,7 +12,8 @@ from domain.ids import ApiKeyId, DeploymentId, InstanceId, OfferingId, Organizat
 
 USAGE_SUBJECTS = "use.>"
 
-Outcome = Literal["completed", "client_left", "upstream_failed", "refused_by_engine"]
+Outcome = Literal["completed", "client_left", "upstream_failed", "refused_by_engine", "gateway_died"]
+"""`gateway_died`: told by the next gateway on the same disk, from what the dead one had noted down."""
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,13 +26,17 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
         counted_by: "engine" when the engine reported the tokens; "gateway" when it could not any more and the gateway's
             own count of streamed chunks stands as the lower bound.
         ttft_ms: from request to first byte of content; None when none came.
+        queue_ms: waited in the gateway for a worker to be free.
+        inter_token_ms: mean time between streamed tokens after the first; None when there were fewer than two.
+        attempts: workers that were asked, one after the other; the record names the last.
+        input_audio_seconds, output_images: what audio and image models are counted by, beside tokens.
         provider_organization_id, offering_id: whose offering was called, and which; "" for an own model by its code.
         share_id: the share that let the caller in; "" when the offering's policy did.
         input_eur_micros_per_million, output_eur_micros_per_million: the offering's price for this caller at the time,
             per million tokens; 0 for what is its own.
     """
 
-    schema: int = 2
+    schema: int = 3
     request_id: str
     organization_id: OrganizationId
     api_key_id: ApiKeyId
@@ -50,6 +55,11 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     counted_by: Literal["engine", "gateway"]
     ttft_ms: float | None
     duration_ms: float
+    queue_ms: float = 0.0
+    inter_token_ms: float | None = None
+    attempts: int = 1
+    input_audio_seconds: float = 0.0
+    output_images: int = 0
     provider_organization_id: OrganizationId = OrganizationId("")
     offering_id: OfferingId = OfferingId("")
     share_id: ShareId = ShareId("")

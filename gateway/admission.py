@@ -18,7 +18,8 @@ from domain.api_key import is_well_formed, key_hash
 from domain.entitlement import missing_flags
 from domain.key_scope import SENTENCES, Endpoint, refusal_of
 from domain.network import Network, client_address
-from gateway.wire import Headers, Refusal
+from gateway.http import Headers
+from gateway.wire import Refusal
 from projections.routing_table import KnownKey, RoutingTable
 
 _CHALLENGE = ((b"www-authenticate", b'Bearer realm="inventiv"'),)

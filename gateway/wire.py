@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from domain.key_scope import Endpoint
+from gateway.http import Headers
 
 MODELS_PATH = "/v1/models"
 STREAMING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
@@ -28,9 +29,6 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 """Longest request body; a million tokens of text are about 4 MiB."""
 MAX_ECHO_CHARS = 100
 """Most characters of a client's own words that an error message repeats."""
-
-Headers = Sequence[tuple[bytes, bytes]]
-"""As in ASGI: names in lower case."""
 
 _USAGE_ASKED = b',"stream_options":{"include_usage":true}}'
 

@@ -90,6 +90,9 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         weight: how much of the load it can take beside its peers: its number of GPUs, at least 1.
         missing: activation flags without which its instance may not work; it gets no request while there are any.
+        endpoints: what its engine answers (words of a key's scope); None when it has not said.
+        engine_model: what its engine calls the model; "" means by its code.
+        credential_id: whose secret opens a foreign engine (a deployment's id); "" for engines of ours.
     """
 
     instance_id: InstanceId
@@ -101,6 +104,9 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     weight: int
     requested_at: datetime
     missing: tuple[Flag, ...] = ()
+    endpoints: frozenset[str] | None = None
+    engine_model: str = ""
+    credential_id: str = ""
 
     @property
     def takes_requests(self) -> bool:
