@@ -12,6 +12,10 @@ from agent.child import own_command
 from agent.engine import EngineCommand
 from agent.settings import Settings, SettingsError, engine_args
 
+KEEP_ALIVE_S = 75
+"""How long vLLM keeps a quiet connection, instead of uvicorn's 5 s: longer than the gateway reuses one (its
+OWN_KEEPALIVE_S, 60 s), so that a request meets no connection that is just being closed."""
+
 
 class VllmArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """WORKER_ENGINE_ARGS of vLLM.
@@ -36,4 +40,5 @@ def vllm_command(settings: Settings) -> EngineCommand:
     serve = (program, "serve", given.model or settings.model_id, "--served-model-name", settings.model_id)
     listen = ("--host", settings.bind_ip, "--port", str(settings.vllm_port))
     argv = own_command("exec", str(os.getpid()), *serve, *listen, *given.args)
-    return EngineCommand(tuple(argv), {**settings.engine_environment, **given.env})
+    ours = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S)}
+    return EngineCommand(tuple(argv), {**ours, **settings.engine_environment, **given.env})

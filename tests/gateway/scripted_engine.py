@@ -7,6 +7,7 @@ async with ScriptedEngine(script) as engine:     script(line) is called once for
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -71,19 +72,21 @@ Script = Callable[[Line], Awaitable[None]]
 
 
 class ScriptedEngine:
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
         self._script = script
+        self._tls = tls
         self.asked: list[Asked] = []
         self.lines: list[Line] = []
+        self.accepted = 0
         self._connections: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
         port = self._server.sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._on_connection, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._on_connection, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(
@@ -96,6 +99,7 @@ class ScriptedEngine:
         await self._server.wait_closed()
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
