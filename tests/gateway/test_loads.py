@@ -1,6 +1,9 @@
 """Open work and signs of life, on a clock that the specification moves."""
 
-from gateway.loads import Loads
+import pytest
+
+from gateway.loads import LEAST_TRUST, LIMIT_REFRESH_S, Loads
+from tests.gateway.fleets import worker
 
 STALE_S = 120.0
 
@@ -15,7 +18,7 @@ class Clock:
 
 def loads() -> tuple[Loads, Clock]:
     clock = Clock()
-    return Loads(stale_s=lambda: STALE_S, now_s=clock), clock
+    return Loads(stale_s=lambda: STALE_S, now_s=clock, requests_per_gpu=3), clock
 
 
 def hear(told: Loads, clock: Clock, *names: str, for_s: float) -> None:
@@ -29,26 +32,101 @@ def hear(told: Loads, clock: Clock, *names: str, for_s: float) -> None:
 
 def test_requests_are_counted_while_they_run() -> None:
     told, _ = loads()
-    with told.request_on("a"), told.request_on("a"):
-        assert told.of("a").outstanding == 2
+    told.began("a")
+    told.began("a")
+    assert told.of("a").outstanding == 2
+    told.ended("a")
+    told.ended("a")
     assert told.of("a").outstanding == 0
+
+
+def test_what_ended_twice_is_a_mistake_and_says_so() -> None:
+    told, _ = loads()
+    told.began("a")
+    told.ended("a")
+    with pytest.raises(AssertionError, match="more requests ended"):
+        told.ended("a")
 
 
 def test_the_one_who_waited_longest_has_the_lowest_turn() -> None:
     told, _ = loads()
     for name in ("a", "b", "a"):
-        with told.request_on(name):
-            pass
+        told.began(name)
     assert told.of("c").turn < told.of("b").turn < told.of("a").turn
 
 
 def test_only_what_exceeds_our_own_requests_is_foreign() -> None:
     told, _ = loads()
-    with told.request_on("a"), told.request_on("a"):
-        told.heard("a", 5)
-        assert told.of("a").foreign == 3
-        told.heard("a", 1)
-        assert told.of("a").foreign == 0
+    told.began("a")
+    told.began("a")
+    told.heard("a", 5)
+    assert told.of("a").foreign == 3
+    told.heard("a", 1)
+    assert told.of("a").foreign == 0
+
+
+def test_foreign_requests_count_by_our_share_of_the_traffic() -> None:
+    told, _ = loads()
+    for name in ("a", "b", "c"):
+        told.began(name)
+    told.heard("a", 1)
+    assert told.of("a").trust == 1.0
+    told.heard("a", 3)
+    told.heard("b", 2)
+    assert (told.of("a").foreign, told.of("b").foreign, told.of("b").trust) == (2, 1, 0.5)
+
+
+def test_who_sends_next_to_nothing_still_evades_the_others() -> None:
+    told, _ = loads()
+    told.heard("a", 100)
+    assert (told.of("a").foreign, told.of("a").trust) == (100, LEAST_TRUST)
+    told.forget(lambda _: False)
+    told.began("b")
+    told.heard("b", 1)
+    assert told.of("b").trust == 1.0
+
+
+def test_the_kv_cache_is_as_full_as_the_last_heartbeat_said() -> None:
+    told, _ = loads()
+    assert told.of("a").kv_cache_usage == 0.0
+    told.heard("a", 1, 0.97)
+    assert told.of("a").kv_cache_usage == 0.97
+    told.heard("a", 1)
+    assert told.of("a").kv_cache_usage == 0.0
+
+
+def test_a_worker_has_room_for_so_many_of_our_requests_per_gpu() -> None:
+    told, _ = loads()
+    two = worker("a", weight=2)
+    for _ in range(5):
+        told.began("a")
+        assert told.has_room(two)
+    told.heard("a", 1000)
+    assert told.has_room(two)  # what others have there is hearsay
+    told.began("a")
+    assert not told.has_room(two)
+    assert told.has_room(worker("a", weight=3))
+    told.ended("a")
+    assert told.has_room(two)
+
+
+def test_somebody_elses_server_always_has_room() -> None:
+    told, _ = loads()
+    for _ in range(10):
+        told.began("a")
+    assert told.has_room(worker("a", foreign=True))
+    assert not told.has_room(worker("a"))
+
+
+def test_a_changed_stale_limit_counts_within_a_second() -> None:
+    clock, limit_s = Clock(), [STALE_S]
+    told = Loads(stale_s=lambda: limit_s[0], now_s=clock)
+    hear(told, clock, "a", "b", for_s=10)
+    hear(told, clock, "b", for_s=30)
+    assert not told.is_stale("a")
+    limit_s[0] = 20.0
+    clock.now_s += LIMIT_REFRESH_S
+    assert told.is_stale("a")
 
 
 def test_a_silent_worker_is_stale_while_others_are_heard() -> None:
@@ -94,7 +172,7 @@ def test_after_the_feed_was_away_everyone_gets_a_new_term() -> None:
 def test_ended_instances_are_forgotten_unless_they_have_open_requests() -> None:
     told, _ = loads()
     told.heard("gone", 7)
-    with told.request_on("busy"):
-        told.heard("busy", 7)
-        told.forget(lambda _: False)
-        assert (told.of("gone").foreign, told.of("busy").foreign) == (0, 6)
+    told.began("busy")
+    told.heard("busy", 7)
+    told.forget(lambda _: False)
+    assert (told.of("gone").foreign, told.of("busy").foreign) == (0, 6)
