@@ -1,240 +1,301 @@
-"""One relayed response as a state machine that does no I/O: an engine's bytes in, the client's bytes and counts out.
+"""One relayed answer as a state machine that does no I/O: an engine's bytes in, the client's bytes and counts out.
 
-    start(status, content type) ──> receive(bytes) ... ──> end()          what they return is for the client, at once
-                                          └──────────────> break_off()    the engine failed on the way
+    start(content type) ──> receive(bytes) ... ──> receive(bytes, ended)     what they return is for the client, at once
+                                └────────────────> break_off()               the engine failed on the way
 
 A stream (server-sent events) goes out event by event, wherever the network cut it; an incomplete event waits for its
-rest. Any other answer is held until it is complete or has outgrown HELD_BYTES, so that a failure before that can still
-be answered properly or tried elsewhere. The surprising rule: while a stream runs nobody knows its tokens, so chunks
-with content are counted too, as the lower bound for a stream that never reaches its usage.
+rest. JSON is held until it is complete or has outgrown HELD_BYTES, so that a failure before that can still be answered
+properly or tried elsewhere; sound and pictures are not held. The surprising rule: a chunk of a stream is not decoded.
+Engines write a chunk's usage as its last member, so it is found from the end, cut out as it stands, and read once, when
+the stream is over. What does not look like that goes the long way, through events.py.
 """
 
-from typing import Any, Literal
+from collections import deque
 
 import msgspec
+
+from gateway.counts import (
+    CARRY_BYTES,
+    Counts,
+    Usage,
+    count_images,
+    counts_of,
+    counts_of_tail,
+    counts_of_whole,
+    read_usage,
+)
+from gateway.events import SideBySide, read_event, without_usage
+from gateway.wire import Ask, Route
 
 HELD_BYTES = 256 * 1024
 """Most of one answer that is held back, or kept to look for usage at its end."""
 MAX_EVENT_BYTES = 1024 * 1024
 """An event without an end is let through unread from here on, so that memory stays bounded."""
 
-_DONE = b"[DONE]"
-_USAGE_KEY = b'"usage":'
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: Any = None
-    reasoning: Any = None
-    reasoning_content: Any = None
-    tool_calls: Any = None
-
-
-class _Choice(msgspec.Struct):
-    finish_reason: str | None = None
-    delta: _Delta | None = None
-    text: str | None = None
-
-    def has_content(self) -> bool:
-        delta = self.delta
-        if self.text or delta is None:
-            return bool(self.text)
-        return bool(delta.content or delta.reasoning or delta.reasoning_content or delta.tool_calls)
-
-
-class _Answer(msgspec.Struct):
-    """A chunk of a stream, or a whole answer; of any engine that speaks OpenAI's language."""
-
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer is worth; see domain.usage for the fields."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    counted_by: Literal["engine", "gateway"]
-    finish_reason: str | None
-
-
-_answer_decoder = msgspec.json.Decoder(_Answer)
-_usage_decoder = msgspec.json.Decoder(_Usage)
+_BLANK = b"\n\n"
+_USAGE_IN_CHUNK = b'}],"usage":{'
+_USAGE = b'"usage":'
+_GOES_ON = b'"finish_reason":null'
+_UNHELD = (b"audio/", b"image/", b"video/", b"application/octet-stream")
+_usage_encoder = msgspec.json.Encoder()
 
 
 class Relay:
-    """One response.
+    """One answer.
 
     Args:
-        hides_usage: the gateway asked for the usage chunk, the client did not.
+        route: the endpoint that was asked.
+        ask: what the client asked, so also what of the usage it shall not see because only the gateway asked for it.
 
     Attributes:
-        finished: the answer is complete as far as the client is concerned (its [DONE], or its end).
+        finished: the answer is complete as far as the client is concerned (its last event, or its end).
         failed: the engine itself reported an error within the stream.
         has_content: something that a person would see has come.
         is_stream: the answer is a stream of events.
+        progress: what the last `receive` told of the counts, for the journal of running requests: `"usage":{...}`, then
+            `"chunks":n` for the chunks of content since that usage; either may be missing, and b"" is nothing new.
     """
 
-    def __init__(self, *, hides_usage: bool) -> None:
-        self.finished = False
-        self.failed = False
-        self.has_content = False
-        self.is_stream = False
-        self._hides_usage = hides_usage
-        self._held = b""
-        self._passed_on = False
-        self._mid_event = False
-        self._content_chunks = 0
+    __slots__ = (
+        "_blank",
+        "_chunks",
+        "_counts",
+        "_finish_reason",
+        "_hides_progress",
+        "_hides_usage",
+        "_images",
+        "_is_plain_sailing",
+        "_is_unheld",
+        "_last_chunk",
+        "_mid_event",
+        "_parts",
+        "_passed_on",
+        "_route",
+        "_seam",
+        "_side_by_side",
+        "_size",
+        "_usage",
+        "failed",
+        "finished",
+        "has_content",
+        "is_stream",
+        "progress",
+    )
+
+    def __init__(self, route: Route, ask: Ask) -> None:
+        self.finished = self.failed = self.has_content = self.is_stream = False
+        self.progress = b""
+        self._route = route
+        self._hides_usage = route.asks_usage and not ask.wants_usage
+        self._hides_progress = route.asks_usage and not ask.wants_progress
+        self._side_by_side = SideBySide(ask.answers) if ask.answers * ask.prompts > 1 else None
+        self._counts: Counts | None = None
+        self._usage = b""
+        self._chunks = 0
+        self._images = 0
         self._finish_reason: str | None = None
-        self._usage: _Usage | None = None
+        self._last_chunk = b""
+        self._blank = b""
+        self._is_plain_sailing = False
+        self._is_unheld = self._passed_on = self._mid_event = False
+        self._parts: deque[bytes] = deque()
+        self._seam = b""
+        self._size = 0
 
     def start(self, content_type: bytes) -> None:
         """The engine's head has come; `content_type` is its header."""
-        self.is_stream = content_type.lower().startswith(b"text/event-stream")
+        kind = content_type.lower()
+        self.is_stream = kind.startswith(b"text/event-stream")
+        self._is_unheld = kind.startswith(_UNHELD)
 
-    def receive(self, data: bytes) -> bytes:
-        """What the client gets now; may be empty."""
-        if self.is_stream:
-            return self._events(data)
-        self.has_content = True
-        self._held += data
-        if not self._passed_on and len(self._held) <= HELD_BYTES:
-            return b""
-        released = data if self._passed_on else self._held
-        self._passed_on = True
-        self._held = self._held[-HELD_BYTES:]
-        return released
-
-    def end(self) -> bytes:
-        """The engine closed the answer in good order; what was still held back."""
-        self.finished = True
-        rest, self._held = self._held, b""
-        if self.is_stream:
-            return self._pass(rest) if rest else b""
-        self._read_answer(rest)
-        return b"" if self._passed_on else rest
+    def receive(self, data: bytes, *, ended: bool) -> bytes:
+        """What the client gets now; may be empty. `ended`: the engine closed the answer in good order."""
+        self.progress = b""
+        if self._is_plain_sailing and not self._parts and not ended and len(data) - 2 == data.find(_BLANK) >= 0:
+            return self._event(data)
+        if not self.is_stream:
+            return self._receive_whole(data, ended)
+        out = self._receive_events(data)
+        if ended:
+            out += self._rest()
+            self.finished = True
+        return out
 
     def break_off(self) -> bytes:
         """The engine failed: closes an event that is half at the client; drops one that is wholly held."""
-        self._held = b""
-        return b"\n\n" if self._mid_event else b""
+        self._drop_held()
+        return _BLANK if self._mid_event else b""
 
     @property
     def counts(self) -> Counts:
         """What is known so far; final once the answer has ended or broken."""
-        usage = self._usage
-        if usage is None:
-            return Counts(
-                prompt_tokens=0,
-                completion_tokens=self._content_chunks,
-                cached_tokens=0,
-                counted_by="gateway",
-                finish_reason=self._finish_reason,
-            )
-        details = usage.prompt_tokens_details
-        return Counts(
-            prompt_tokens=usage.prompt_tokens or 0,
-            completion_tokens=usage.completion_tokens or 0,
-            cached_tokens=(details.cached_tokens or 0) if details else 0,
-            counted_by="engine",
-            finish_reason=self._finish_reason,
+        if self._counts is not None:
+            return self._counts
+        if self._last_chunk:
+            told = read_event(self._route.language, self._last_chunk)
+            self._finish_reason, self._last_chunk = told.finish_reason or self._finish_reason, b""
+        usage = read_usage(self._usage[len(_USAGE) :]) if self._usage else None
+        counts = counts_of(usage, finish_reason=self._finish_reason, images=self._images)
+        if not self._chunks:
+            return counts
+        return msgspec.structs.replace(
+            counts, completion_tokens=counts.completion_tokens + self._chunks, counted_by="gateway"
         )
 
-    def _events(self, data: bytes) -> bytes:
-        held = self._held + data if self._held else data
-        out, start = [], 0
-        while end := _event_end(held, start):
-            out.append(self._pass(held[start:end]))
-            start = end
-        if len(held) - start > MAX_EVENT_BYTES:
-            out.append(held[start:])
-            start, self._mid_event = len(held), True
-        self._held = held[start:]
-        return b"".join(out)
+    # ---- a stream
 
-    def _pass(self, event: bytes) -> bytes:
-        """One event with its closing blank line: counted, and returned unless it is to be hidden."""
+    def _event(self, event: bytes) -> bytes:
+        """One event with its closing blank line: counted, and returned as the client shall see it."""
+        if self._is_plain_sailing:
+            at = event.rfind(_USAGE_IN_CHUNK)
+            # Only two braces close behind `"usage":{`, both at the end: it is a member of the chunk itself, its last.
+            if at > 0 and event.find(b"}", at + 12) == len(event) - 4 and event.endswith(b"}}\n\n"):
+                self._last_chunk = event
+                self._chunks = 0
+                self.progress = self._usage = event[at + 3 : -3]
+                return event[: at + 2] + b"}\n\n" if self._hides_progress else event
+            if at < 0 and self._is_content(event):
+                self._last_chunk = event
+                self._count_chunk()
+                return event
+        return self._read(event)
+
+    def _is_content(self, event: bytes) -> bool:
+        """A chunk that goes on, known by how it begins or by what it says of its end."""
+        match self._route.language:
+            case "openai":
+                return _GOES_ON in event and _USAGE not in event
+            case "messages":
+                return event.startswith(b"event: content_block_delta\n")
+            case "responses":
+                return event.find(b".delta\n", 0, 80) > 0
+
+    def _count_chunk(self) -> None:
+        self._chunks += 1
+        usage = self._usage + b"," if self._usage else b""
+        self.progress = b'%b"chunks":%d' % (usage, self._chunks)
+
+    def _read(self, event: bytes) -> bytes:
+        """The long way."""
         if self._mid_event:
             self._mid_event = False
+            self._sail()
             return event
-        data = _event_data(event)
-        if data == _DONE:
+        told = read_event(self._route.language, event)
+        if told.has_content and not self.has_content:
+            self.has_content = True
+            self._sail()
+        self.finished = self.finished or told.finished
+        self.failed = self.failed or told.failed
+        self._images += told.images
+        if told.finish_reason:
+            self._finish_reason, self._last_chunk = told.finish_reason, b""
+        if told.usage is not None:
+            self._take_usage(told.usage, told.index)
+        elif told.has_content:
+            self._count_chunk()
+        if told.is_usage_only:
+            return b"" if self._hides_usage else event
+        hides = told.usage_text and self._hides_progress and (self._hides_usage or told.usage is not None)
+        return without_usage(event, told.usage_text) if hides else event
+
+    def _sail(self) -> None:
+        """From the first content on, a chunk can be known at a glance; not where answers run side by side."""
+        self._is_plain_sailing = self.has_content and self._side_by_side is None and self._blank == _BLANK
+
+    def _take_usage(self, usage: Usage, index: int) -> None:
+        """What it does not say, earlier ones may have: Anthropic tells the prompt first and the rest last."""
+        if self._side_by_side is not None:
+            usage = self._side_by_side.together(index, usage)
+        before = read_usage(self._usage[len(_USAGE) :]) if self._usage else None
+        self._usage = _USAGE + _usage_encoder.encode(usage if before is None else usage.over(before))
+        self._chunks = 0
+        self.progress = self._usage
+
+    def _receive_events(self, data: bytes) -> bytes:
+        """Cuts what came into events; the beginning of one is held."""
+        if not self._blank:
+            self._blank = _blank_of(self._seam + data)
+        if not self._blank or self._blank not in self._seam + data:
+            return self._hold(data)
+        held = b"".join((*self._parts, data)) if self._parts else data
+        self._drop_held()
+        out, start = [], 0
+        while (end := held.find(self._blank, start)) >= 0:
+            end += len(self._blank)
+            out.append(self._event(held[start:end]))
+            start = end
+        out.append(self._hold(held[start:]))
+        return b"".join(out)
+
+    def _hold(self, data: bytes) -> bytes:
+        """Keeps the beginning of an event. One too long is let through, but for a line end that may close it."""
+        if data:
+            self._parts.append(data)
+            self._size += len(data)
+            self._seam = (self._seam + data)[-3:]
+        if self._size <= MAX_EVENT_BYTES:
+            return b""
+        held = b"".join(self._parts)
+        through = held.rstrip(b"\r\n")
+        self._drop_held()
+        self._mid_event, self._is_plain_sailing = True, False
+        self._hold(held[len(through) :])
+        return through
+
+    def _drop_held(self) -> None:
+        self._parts.clear()
+        self._size, self._seam = 0, b""
+
+    def _rest(self) -> bytes:
+        """A last event without its blank line."""
+        rest = b"".join(self._parts)
+        self._drop_held()
+        return self._read(rest) if rest else b""
+
+    # ---- an answer in one piece
+
+    def _receive_whole(self, data: bytes, ended: bool) -> bytes:
+        self.has_content = self.has_content or bool(data)
+        if ended:
             self.finished = True
-            return event
-        chunk = _decoded(data) if data else None
-        if chunk is None:
-            return event
-        self._count(chunk)
-        usage_only = chunk.usage is not None and chunk.choices == []
-        return b"" if usage_only and self._hides_usage else event
+            if not self._parts and not self._passed_on and not self._is_unheld:
+                self._counts = counts_of_whole(data, images=self._route.endpoint == "images")
+                return data
+        if self._is_unheld:
+            return data
+        return self._keep(data, ended)
 
-    def _count(self, chunk: _Answer) -> None:
-        self._usage = chunk.usage or self._usage
-        self.failed = self.failed or chunk.error is not None
-        for choice in chunk.choices or ():
-            self._finish_reason = choice.finish_reason or self._finish_reason
-            if choice.has_content():
-                self._content_chunks += 1
-                self.has_content = True
+    def _keep(self, data: bytes, ended: bool) -> bytes:
+        """Holds what came, or passes it on and keeps no more than the end, where usage stands."""
+        released = b""
+        if self._passed_on or self._size + len(data) > HELD_BYTES:
+            released = data if self._passed_on else b"".join((*self._parts, data))
+            self._images += self._count_images(released)
+            self._passed_on = True
+        self._parts.append(data)
+        self._size += len(data)
+        while self._passed_on and self._size - len(self._parts[0]) >= HELD_BYTES:
+            self._size -= len(self._parts.popleft())
+        if not ended:
+            return released
+        held = b"".join(self._parts)
+        if self._passed_on:
+            self._counts = counts_of_tail(held[-HELD_BYTES:], images=self._images)
+            return released
+        self._counts = counts_of_whole(held, images=self._route.endpoint == "images")
+        return held
 
-    def _read_answer(self, body: bytes) -> None:
-        """Usage of an answer in one piece; of a long one only the end is here, which is where usage stands."""
-        answer = None if self._passed_on else _decoded(body)
-        if answer is not None:
-            self._usage = answer.usage
-            for choice in answer.choices or ():
-                self._finish_reason = choice.finish_reason or self._finish_reason
-        elif self._passed_on:
-            self._usage = _usage_in_tail(body)
-
-
-def _event_end(held: bytes, start: int) -> int:
-    """Index after the first blank line from `start` on; 0 when the event is not complete."""
-    unix, dos = held.find(b"\n\n", start), held.find(b"\r\n\r\n", start)
-    if unix < 0 and dos < 0:
-        return 0
-    return dos + 4 if unix < 0 or 0 <= dos < unix else unix + 2
+    def _count_images(self, data: bytes) -> int:
+        if self._route.endpoint != "images":
+            return 0
+        carry, self._seam = self._seam, (self._seam + data)[-CARRY_BYTES:]
+        return count_images(carry, data)
 
 
-def _event_data(event: bytes) -> bytes:
-    """The event's data lines, joined as the standard says."""
-    if event.startswith(b"data: ") and event.find(b"\n") >= len(event) - 2:
-        return event[6:].strip()
-    lines = (line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
-    return b"\n".join(lines)
-
-
-def _decoded(data: bytes) -> _Answer | None:
-    """None for what is not an answer as we know it; it passes through all the same."""
-    try:
-        return _answer_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
-
-
-def _usage_in_tail(tail: bytes) -> _Usage | None:
-    """The last `"usage": {...}` of a long JSON text. Within a JSON string its quotes would be escaped."""
-    at = tail.rfind(_USAGE_KEY)
+def _blank_of(data: bytes) -> bytes:
+    """How this stream's events end, which its first line end tells; b"" while there is none."""
+    at = data.find(b"\n")
     if at < 0:
-        return None
-    begin = at + len(_USAGE_KEY)
-    depth = 0
-    for index in range(begin, len(tail)):
-        depth += (tail[index] == ord("{")) - (tail[index] == ord("}"))
-        if depth == 0 and tail[index] == ord("}"):
-            try:
-                return _usage_decoder.decode(tail[begin : index + 1])
-            except (msgspec.MsgspecError, UnicodeError):
-                return None
-    return None
+        return b""
+    return b"\r\n\r\n" if data[:at].endswith(b"\r") else _BLANK

@@ -1,25 +1,33 @@
-"""Requests read and spliced, errors written."""
+"""Requests read and spliced."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire import (
-    LiveModel,
-    Refusal,
-    body_for_engine,
-    error_body,
-    error_event,
-    model_body,
-    models_body,
-    parse_request,
-)
+from domain.key_scope import ENDPOINTS, ENGINE_PATHS
+from gateway.wire import ROUTES, Ask, LiveModel, Refusal, body_for_engine, model_body, models_body, parse_request
+from tests.gateway.forms import form
 from tests.gateway.routing import MODEL
 from tests.given import NOON
 
-CHAT = "/v1/chat/completions"
+CHAT = ROUTES["/v1/chat/completions"]
+COMPLETIONS = ROUTES["/v1/completions"]
+RESPONSES = ROUTES["/v1/responses"]
+MESSAGES = ROUTES["/v1/messages"]
+EMBEDDINGS = ROUTES["/v1/embeddings"]
+UPLOAD = ROUTES["/v1/audio/transcriptions"]
+ASKED = {"include_usage": True, "continuous_usage_stats": True}
+
+
+def ask_of(body: bytes, route: Any = CHAT) -> Ask:
+    return parse_request(route, (), body)
+
+
+def sent(body: bytes, model: str = "m", route: Any = CHAT, **more: Any) -> Any:
+    return json.loads(body_for_engine(route, body, ask_of(body, route), model, **more))
 
 
 @pytest.mark.parametrize(
@@ -41,51 +49,128 @@ CHAT = "/v1/chat/completions"
         (b'{"model": null}', "missing_model"),
     ],
 )
-def test_a_body_that_cannot_be_used_is_refused_with_its_code(body: bytes, code: str) -> None:
+@pytest.mark.parametrize("route", [CHAT, COMPLETIONS, MESSAGES, EMBEDDINGS])
+def test_a_body_that_cannot_be_used_is_refused_with_its_code(body: bytes, code: str, route: Any) -> None:
     with pytest.raises(Refusal) as refused:
-        parse_request(CHAT, body)
+        ask_of(body, route)
     assert (refused.value.status, refused.value.code) == (400, code)
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "max_output_tokens", "n"])
+@pytest.mark.parametrize("value", ['"many"', "[1]", "{}", "true", "-1", "1e300", "null", "123456789012345678901234"])
+def test_a_wrong_bound_is_left_for_the_engine_to_refuse(field: str, value: str) -> None:
+    body = f'{{"model":"m","{field}":{value}}}'.encode()
+    assert body_for_engine(CHAT, body, ask_of(body), "m") == body
 
 
 def test_a_plain_request_reaches_the_engine_unchanged() -> None:
     body = b'{"model":"m", "messages": [{"role":"user","content":"hi"}] }'
-    assert body_for_engine(body, parse_request(CHAT, body), "m") == body
+    assert body_for_engine(CHAT, body, ask_of(body), "m") == body
 
 
 @pytest.mark.parametrize("tail", [b"}", b" } \n", b"\n}\r\n\t "])
-def test_a_stream_asks_for_usage_by_a_splice(tail: bytes) -> None:
+def test_a_stream_asks_for_running_usage_by_a_splice(tail: bytes) -> None:
     body = b'{"model":"m","stream":true,"messages":[{"content":"}"}]' + tail
-    sent = body_for_engine(body, parse_request(CHAT, body), "m")
-    assert json.loads(sent) == {**json.loads(body), "stream_options": {"include_usage": True}}
+    assert sent(body) == {**json.loads(body), "stream_options": ASKED}
+
+
+def test_a_foreign_engine_is_asked_for_the_sum_alone() -> None:
+    body = b'{"model":"m","stream":true}'
+    assert sent(body, foreign=True) == {**json.loads(body), "stream_options": {"include_usage": True}}
 
 
 @pytest.mark.parametrize("options", ["null", "{}", '{"include_usage":false}', '{"include_usage":null}'])
 def test_a_stream_whose_options_do_not_ask_is_rewritten(options: str) -> None:
     body = f'{{"model":"m","stream_options":{options},"stream":true,"n":1.50}}'.encode()
-    ask = parse_request(CHAT, body)
-    assert not ask.wants_usage
-    assert json.loads(body_for_engine(body, ask, "m")) == {
-        **json.loads(body),
-        "stream_options": {"include_usage": True},
-    }
+    assert not ask_of(body).wants_usage
+    assert sent(body) == {**json.loads(body), "stream_options": ASKED}
 
 
 def test_other_stream_options_are_kept() -> None:
-    body = b'{"model":"m","stream":true,"stream_options":{"include_usage":false,"continuous_usage_stats":true}}'
-    sent = json.loads(body_for_engine(body, parse_request(CHAT, body), "m"))
-    assert sent["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+    body = b'{"model":"m","stream":true,"stream_options":{"include_usage":false,"include_obfuscation":false}}'
+    assert sent(body)["stream_options"] == {**ASKED, "include_obfuscation": False}
 
 
-def test_a_client_who_asks_for_usage_is_not_rewritten() -> None:
-    body = b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}'
-    ask = parse_request(CHAT, body)
-    assert ask.wants_usage
-    assert body_for_engine(body, ask, "m") == body
+@pytest.mark.parametrize(
+    ("options", "wants"),
+    [
+        ({}, (False, False)),
+        ({"continuous_usage_stats": True}, (False, False)),
+        ({"include_usage": True}, (True, False)),
+        (ASKED, (True, True)),
+    ],
+)
+def test_running_usage_is_a_part_of_usage(options: dict[str, bool], wants: tuple[bool, bool]) -> None:
+    ask = ask_of(json.dumps({"model": "m", "stream": True, "stream_options": options}).encode())
+    assert (ask.wants_usage, ask.wants_progress) == wants
 
 
-def test_embeddings_never_stream() -> None:
+@pytest.mark.parametrize(("options", "foreign"), [(ASKED, False), ({"include_usage": True}, True)])
+def test_a_client_who_asks_for_as_much_is_not_rewritten(options: dict[str, bool], foreign: bool) -> None:
+    body = json.dumps({"model": "m", "stream": True, "stream_options": options}).encode()
+    assert body_for_engine(CHAT, body, ask_of(body), "m", foreign=foreign) == body
+
+
+@pytest.mark.parametrize("route", [EMBEDDINGS, ROUTES["/v1/rerank"]])
+def test_what_has_no_stream_is_not_asked_for_one(route: Any) -> None:
     body = b'{"model":"m","stream":true,"input":"x"}'
-    assert body_for_engine(body, parse_request("/v1/embeddings", body), "m") == body
+    assert not ask_of(body, route).stream
+    assert body_for_engine(route, body, ask_of(body, route), "m") == body
+
+
+@pytest.mark.parametrize("route", [MESSAGES, RESPONSES])
+def test_streams_that_tell_usage_of_themselves_are_not_asked(route: Any) -> None:
+    body = b'{"model":"m","stream":true}'
+    assert ask_of(body, route).stream
+    assert body_for_engine(route, body, ask_of(body, route), "m") == body
+
+
+@pytest.mark.parametrize(
+    ("fields", "arrives"),
+    [
+        ({}, {"max_completion_tokens": 100}),
+        ({"max_tokens": None}, {"max_tokens": None, "max_completion_tokens": 100}),
+        ({"max_tokens": 50}, {"max_tokens": 50}),
+        ({"max_tokens": 100}, {"max_tokens": 100}),
+        ({"max_tokens": 101}, {"max_tokens": 100}),
+        ({"max_tokens": 5000.0}, {"max_tokens": 100}),
+        ({"max_tokens": "5000"}, {"max_tokens": 100}),
+        ({"max_completion_tokens": 101}, {"max_completion_tokens": 100}),
+        ({"max_completion_tokens": 101, "max_tokens": 7}, {"max_completion_tokens": 100, "max_tokens": 7}),
+        ({"max_completion_tokens": None, "max_tokens": 101}, {"max_completion_tokens": None, "max_tokens": 100}),
+        ({"max_tokens": "many"}, {"max_tokens": "many"}),
+        ({"max_tokens": -1}, {"max_tokens": -1}),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_answer_is_longer_than_policy_allows(fields: dict[str, Any], arrives: dict[str, Any], stream: bool) -> None:
+    body = json.dumps({"model": "m", "stream": stream, **fields}).encode()
+    asked = {"stream_options": ASKED} if stream else {}
+    assert sent(body, max_tokens=100) == {"model": "m", "stream": stream, **asked, **arrives}
+
+
+@pytest.mark.parametrize(
+    ("route", "field"), [(COMPLETIONS, "max_tokens"), (RESPONSES, "max_output_tokens"), (MESSAGES, "max_tokens")]
+)
+def test_each_endpoint_has_its_own_word_for_the_bound(route: Any, field: str) -> None:
+    assert sent(b'{"model":"m"}', route=route, max_tokens=9) == {"model": "m", field: 9}
+    over = json.dumps({"model": "m", field: 10}).encode()
+    assert ask_of(over, route).max_tokens == 10
+    assert sent(over, route=route, max_tokens=9) == {"model": "m", field: 9}
+
+
+def test_what_makes_no_tokens_has_no_bound() -> None:
+    body = b'{"model":"m","input":"x"}'
+    assert body_for_engine(EMBEDDINGS, body, ask_of(body, EMBEDDINGS), "m", max_tokens=9) == body
+
+
+@pytest.mark.parametrize(
+    ("prompt", "n", "answers", "prompts"),
+    [("hi", 2, 2, 1), (["a", "b"], 1, 1, 2), ([1, 2, 3], 1, 1, 1), ([[1], [2, 3]], 3, 3, 2), ([], 1, 1, 1)],
+)
+def test_answers_and_prompts_are_counted(prompt: Any, n: int, answers: int, prompts: int) -> None:
+    ask = ask_of(json.dumps({"model": "m", "prompt": prompt, "n": n}).encode(), COMPLETIONS)
+    assert (ask.answers, ask.prompts) == (answers, prompts)
 
 
 JSON = st.recursive(
@@ -106,64 +191,57 @@ def test_whatever_else_a_stream_request_says_arrives(
 ) -> None:
     wanted = {**fields, "model": name, "stream": True}
     body = json.dumps({**wanted, **({"stream_options": options[0]} if options else {})}).encode()
-    sent = json.loads(body_for_engine(body, parse_request(CHAT, body), "m"))
-    assert sent == {**wanted, "model": "m", "stream_options": {"include_usage": True}}
+    assert sent(body) == {**wanted, "model": "m", "stream_options": ASKED}
 
 
 @pytest.mark.parametrize(
-    ("more", "sent"),
+    ("more", "arrives"),
     [
         ({}, {}),
         ({"stream": False, "n": 1}, {"stream": False, "n": 1}),
-        ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}),
-        (
-            {"stream": True, "stream_options": {"include_usage": True}},
-            {"stream": True, "stream_options": {"include_usage": True}},
-        ),
+        ({"stream": True}, {"stream": True, "stream_options": ASKED}),
+        ({"stream": True, "stream_options": {"include_usage": True}}, {"stream": True, "stream_options": ASKED}),
     ],
 )
-def test_an_engine_is_asked_by_its_own_name_for_the_model(more: dict[str, object], sent: dict[str, object]) -> None:
-    body = json.dumps({"model": "acme/chat", **more}).encode()
-    assert json.loads(body_for_engine(body, parse_request(CHAT, body), MODEL)) == {"model": MODEL, **sent}
+def test_an_engine_is_asked_by_its_own_name_for_the_model(more: dict[str, object], arrives: dict[str, object]) -> None:
+    assert sent(json.dumps({"model": "acme/chat", **more}).encode(), MODEL) == {"model": MODEL, **arrives}
 
 
 def test_a_model_named_twice_is_the_one_that_was_checked() -> None:
     body = b'{"model":"first","model":"acme/chat"}'
-    ask = parse_request(CHAT, body)
-    assert ask.model == json.loads(body)["model"] == "acme/chat"
-    assert json.loads(body_for_engine(body, ask, MODEL)) == {"model": MODEL}
+    assert ask_of(body).model == json.loads(body)["model"] == "acme/chat"
+    assert sent(body, MODEL) == {"model": MODEL}
 
 
-def test_an_error_has_openais_shape() -> None:
-    body = json.loads(error_body(Refusal(404, "model_not_found", "No such model.", param="model")))
-    assert body == {
-        "error": {
-            "message": "No such model.",
-            "type": "invalid_request_error",
-            "param": "model",
-            "code": "model_not_found",
-        }
-    }
+def test_a_forms_model_is_found_and_replaced_in_its_place() -> None:
+    content_type, body = form(("file", b"\x00\r\n--x"), ("model", b"acme/whisper"), ("stream", b"true"))
+    ask = parse_request(UPLOAD, [(b"content-type", content_type)], body)
+    assert (ask.model, ask.stream) == ("acme/whisper", True)
+    assert body_for_engine(UPLOAD, body, ask, "acme/whisper") is body
+    assert body_for_engine(UPLOAD, body, ask, "w") == body.replace(b"acme/whisper", b"w")
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"), [(400, "invalid_request_error"), (401, "authentication_error"), (503, "server_error")]
-)
-def test_an_errors_type_follows_its_status(status: int, kind: str) -> None:
-    event = error_event(Refusal(status, "c", "m"))
-    assert json.loads(event.removeprefix(b"data: "))["error"]["type"] == kind
-    assert event.endswith(b"\n\n")
+@pytest.mark.parametrize(("content_type", "code"), [(b"application/json", "invalid_form"), (b"", "invalid_form")])
+def test_an_upload_that_is_no_form_is_refused(content_type: bytes, code: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        parse_request(UPLOAD, [(b"content-type", content_type)], b"{}")
+    assert (refused.value.status, refused.value.code) == (400, code)
 
 
-def test_models_are_listed_as_openai_lists_them() -> None:
-    listed = json.loads(models_body([LiveModel("acme/chat", NOON, "acme"), LiveModel(MODEL, NOON, "inventiv")]))
-    assert listed["object"] == "list"
-    assert listed["data"][0] == {
-        "id": "acme/chat", "object": "model", "created": int(NOON.timestamp()), "owned_by": "acme"
-    }  # fmt: skip
-    assert [model["id"] for model in listed["data"]] == ["acme/chat", MODEL]
+def test_a_form_without_a_model_is_refused() -> None:
+    content_type, body = form(("file", b"x"))
+    with pytest.raises(Refusal) as refused:
+        parse_request(UPLOAD, [(b"content-type", content_type)], body)
+    assert refused.value.code == "missing_model"
 
 
-def test_one_model_looks_as_in_the_list() -> None:
-    model = LiveModel("Qwen/Qwen2.5-7B-Instruct", NOON, "inventiv")
-    assert json.loads(model_body(model)) == json.loads(models_body([model]))["data"][0]
+def test_every_path_of_an_engine_is_an_endpoint_that_a_key_may_name() -> None:
+    assert {ROUTES[path].endpoint for path in ENGINE_PATHS} == set(ENDPOINTS) - {"models", "rest"}
+    assert all(ROUTES[path].endpoint == word and ROUTES[path].path == path for path, word in ENGINE_PATHS.items())
+
+
+def test_models_are_listed_in_openais_shape() -> None:
+    model = LiveModel("mock-echo-model", NOON, "acme")
+    entry = {"id": "mock-echo-model", "object": "model", "created": int(NOON.timestamp()), "owned_by": "acme"}
+    assert json.loads(model_body(model)) == entry
+    assert json.loads(models_body([model])) == {"object": "list", "data": [entry]}
