@@ -23,7 +23,7 @@ import msgspec
 from agent.child import Child
 from agent.event_log import REPEAT_FAILURE_S, EventLog
 from agent.measure import engine_load
-from agent.protocol import EngineLoad
+from agent.protocol import MAX_PATHS, EngineLoad
 
 FIRST_POLL_S = 0.02
 STARTING_POLL_S = 1.0
@@ -43,11 +43,18 @@ STOP_TIMEOUT_S = 10.0
 
 
 class Milestones(msgspec.Struct, frozen=True):
-    """How far the engine has come; each one implies those before it."""
+    """How far the engine has come; each one implies those before it.
+
+    Attributes:
+        paths: that it answers POST at, asked once when the model is loaded; empty when it does not say.
+        context_tokens: the longest prompt and answer together; 0 when it does not say.
+    """
 
     up: bool = False
     loaded: bool = False
     warm: bool = False
+    paths: tuple[str, ...] = ()
+    context_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,9 +137,12 @@ class ChildEngine:
         listed = await self._listed_models()
         if listed is None:
             return Milestones()
-        loaded = self._model_id in listed
-        warm = loaded and (known.warm or not self._warmup or (known.loaded and await self._warm_up()))
-        return Milestones(up=True, loaded=loaded, warm=warm)
+        model = next((model for model in listed if model.id == self._model_id), None)
+        if model is None:
+            return Milestones(up=True)
+        paths = known.paths if known.loaded else await self._post_paths()
+        warm = known.warm or not self._warmup or (known.loaded and await self._warm_up())
+        return Milestones(up=True, loaded=True, warm=warm, paths=paths, context_tokens=model.max_model_len or 0)
 
     async def load(self) -> EngineLoad | None:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
@@ -141,14 +151,23 @@ class ChildEngine:
                     return engine_load(await reply.text())
         return None
 
-    async def _listed_models(self) -> set[str] | None:
+    async def _listed_models(self) -> "list[_ListedModel] | None":
         try:
             async with self._http.get(f"{self._url}/v1/models", timeout=_timeout(PROBE_TIMEOUT_S)) as reply:
                 if reply.status != 200:
                     return None
-                return {model.id for model in msgspec.json.decode(await reply.read(), type=_ModelList).data}
+                return msgspec.json.decode(await reply.read(), type=_ModelList).data
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
             raise UnreachableError(f"/v1/models: {str(error) or 'no answer in time'}") from error
+
+    async def _post_paths(self) -> tuple[str, ...]:
+        """From the engine's own description; an engine without one is served all the same."""
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
+            async with self._http.get(f"{self._url}/openapi.json", timeout=_timeout(PROBE_TIMEOUT_S)) as reply:
+                if reply.status == 200:
+                    described = msgspec.json.decode(await reply.read(), type=_Description).paths
+                    return tuple(sorted(path for path, methods in described.items() if "post" in methods)[:MAX_PATHS])
+        return ()
 
     async def _warm_up(self) -> bool:
         """One chat of one token; a refusal (4xx) counts, since it is an answer: a model need not know how to chat."""
@@ -165,6 +184,13 @@ class ChildEngine:
 
 class _ListedModel(msgspec.Struct):
     id: str
+    max_model_len: int | None = None
+
+
+class _Description(msgspec.Struct):
+    """An engine's /openapi.json: path -> method -> whatever."""
+
+    paths: dict[str, dict[str, msgspec.Raw]]
 
 
 class _ModelList(msgspec.Struct):

@@ -24,6 +24,8 @@ FRESH_S = 0.5
 NVIDIA_SMI_TIMEOUT_S = 3.0
 NVIDIA_SMI_QUERY = "index,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw,power.limit"
 
+KV_CACHE_SERIES = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+"""Shares (0..1) in spite of their names; the second is the older one."""
 SIMULATED_POWER_LIMIT_W = 300.0
 SIMULATED_IDLE_POWER_W = 60.0
 SIMULATED_MEMORY_SHARE = 0.9
@@ -61,10 +63,16 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 def engine_load(page: str) -> EngineLoad:
-    """Requests running and waiting, summed over all series of a vLLM metrics page (Prometheus text)."""
-    running = int(_series_sum(page, "vllm:num_requests_running"))
-    waiting = int(_series_sum(page, "vllm:num_requests_waiting"))
-    return EngineLoad(requests_waiting=waiting, requests_running=running, queue_depth=running + waiting)
+    """From a vLLM metrics page (Prometheus text): its engines' requests summed, the use of their KV caches averaged."""
+    running = int(sum(_series(page, "vllm:num_requests_running")))
+    waiting = int(sum(_series(page, "vllm:num_requests_waiting")))
+    caches = next((shares for name in KV_CACHE_SERIES if (shares := _series(page, name))), ())
+    return EngineLoad(
+        requests_waiting=waiting,
+        requests_running=running,
+        queue_depth=running + waiting,
+        kv_cache_usage=round(min(1.0, max(0.0, sum(caches) / len(caches))), 4) if caches else None,
+    )
 
 
 def parse_nvidia_smi(text: str) -> tuple[GpuSample, ...]:
@@ -179,13 +187,10 @@ class Meter:
             return self._latest
 
 
-def _series_sum(page: str, name: str) -> float:
-    total = 0.0
-    for line in page.splitlines():
-        series, _, value = line.rpartition(" ")
-        if series == name or series.startswith(f"{name}{{"):
-            total += _figure(value) or 0.0
-    return total
+def _series(page: str, name: str) -> Sequence[float]:
+    """The figures of that name, one for each set of labels."""
+    split = (line.rpartition(" ") for line in page.splitlines())
+    return _known(_figure(value) for series, _, value in split if series == name or series.startswith(f"{name}{{"))
 
 
 def _figure(text: str) -> float | None:

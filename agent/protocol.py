@@ -17,6 +17,9 @@ HEARTBEAT_PATH = "/internal/worker/heartbeat"
 INSTANCE_GONE = "instance_gone"
 """Refusal code, with 404 or 410: the instance is over, the agent drains and ends."""
 
+MAX_PATHS = 100
+"""vLLM has about 40 paths with POST."""
+
 WorkerStatus = Literal["starting", "ready", "draining"]
 Desired = Literal["run", "drain", "stop"]
 
@@ -59,11 +62,16 @@ class SystemSample(msgspec.Struct, frozen=True):
 
 
 class EngineLoad(msgspec.Struct, frozen=True):
-    """Requests in the engine; queue_depth is running + waiting."""
+    """Requests in the engine; queue_depth is running + waiting.
+
+    Attributes:
+        kv_cache_usage: share (0..1) of the KV cache that is in use; null when the engine does not say.
+    """
 
     requests_waiting: int = 0
     requests_running: int = 0
     queue_depth: int = 0
+    kv_cache_usage: float | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -111,6 +119,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
         model_loaded: and lists model_id.
         warmed_up: and has answered one short chat since it started.
         queue_depth: requests running and waiting in the engine.
+        engine_paths: that the engine answers POST at, as far as it says; at most MAX_PATHS.
+        context_tokens: the longest prompt and answer together; 0 when the engine does not say.
         gpu_utilization: mean over the GPUs, percent; null without a GPU.
         gpu_mem_used_mb: sum over the GPUs; null without a GPU.
     """
@@ -125,6 +135,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     queue_depth: int
     ip_address: str
     agent_info: AgentInfo
+    engine_paths: tuple[str, ...] = ()
+    context_tokens: int = 0
     gpu_utilization: float | None = None
     gpu_mem_used_mb: float | None = None
     metadata: Metadata = Metadata()

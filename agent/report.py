@@ -239,6 +239,8 @@ class Reporter:
             gpu_mem_used_mb=sample.gpu_mem_used_mb,
             ip_address=settings.advertise_ip,
             agent_info=self._agent_info,
+            engine_paths=worker.milestones.paths,
+            context_tokens=worker.milestones.context_tokens,
             metadata=sample.metadata(),
         )
 

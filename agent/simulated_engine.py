@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -23,24 +23,36 @@ from aiohttp import web
 from agent.child import die_with, own_command
 from agent.engine import EngineCommand
 from agent.settings import Settings, engine_args
+from agent.simulated_languages import MessagesScript, ResponsesScript
+from agent.simulated_ledger import Entry, Ledger
 from agent.simulated_metrics import Metrics
-from agent.simulated_reply import (
-    Answer,
+from agent.simulated_pooling import (
+    DetokenizeRequest,
+    EmbeddingRequest,
+    RerankRequest,
+    ScoreRequest,
+    TokenizeRequest,
+    embeddings,
+    reranked,
+    scores,
+    text_of,
+    tokens_of,
+)
+from agent.simulated_reply import Answer, FinishReason, answer_chat, answer_completion
+from agent.simulated_requests import (
     ChatRequest,
     CompletionRequest,
-    EmbeddingRequest,
-    Generation,
     InvalidRequestError,
-    TokenizeRequest,
-    Wire,
-    answer_chat,
-    answer_completion,
+    MessagesRequest,
+    ResponsesRequest,
     count_tokens,
-    embeddings,
 )
+from agent.simulated_wire import OpenAIScript, Script
 
-MAX_BODY_BYTES = 16 << 20
+MAX_BODY_BYTES = 32 << 20
 MAX_WAITING = 10_000
+AUDIO_BYTES_PER_S = 32_000
+"""16 kHz of 16 bits, which is what every upload is taken for."""
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -72,17 +84,28 @@ class SimulatedEngine:
         self._behaviour = behaviour
         self._created = int(time.time())
         self._metrics = Metrics(model)
+        self._ledger = Ledger()
         self._slots = asyncio.Semaphore(behaviour.max_concurrency or MAX_WAITING)
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors_as_openai])
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors_as_documented])
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._show_metrics)
+        app.router.add_get("/openapi.json", self._describe)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/simulated/requests/{id}", self._show_entry)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/completions", self._completion)
+        app.router.add_post("/v1/responses", self._response)
+        app.router.add_post("/v1/messages", self._message)
         app.router.add_post("/v1/embeddings", self._embeddings)
+        app.router.add_post("/v1/audio/transcriptions", self._transcribe)
         app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/detokenize", self._detokenize)
+        for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
+            app.router.add_post(path, self._rerank)
+        for path in ("/v1/score", "/score"):
+            app.router.add_post(path, self._score)
         return app
 
     async def _health(self, _request: web.Request) -> web.Response:
@@ -103,64 +126,114 @@ class SimulatedEngine:
         }
         return _json({"object": "list", "data": [model]})
 
+    async def _describe(self, request: web.Request) -> web.Response:
+        """As FastAPI's description, of which the paths matter."""
+        paths: dict[str, dict[str, Any]] = {}
+        for route in request.app.router.routes():
+            if route.resource is not None and route.method != "HEAD":
+                paths.setdefault(route.resource.canonical, {})[route.method.lower()] = {}
+        return _json({"openapi": "3.1.0", "info": {"title": "simulated engine", "version": "1"}, "paths": paths})
+
+    async def _show_entry(self, request: web.Request) -> web.Response:
+        entry = self._ledger.find(request.match_info["id"])
+        if entry is None:
+            raise web.HTTPNotFound(text="No request of this id came here.")
+        return _json(entry)
+
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         asked = await self._read(request, ChatRequest)
-        return await self._generate(request, asked, answer_chat(asked, self._behaviour.context_tokens), chat=True)
+        script = self._openai("chatcmpl", asked, chat=True)
+        return await self._generate(request, bool(asked.stream), answer_chat(asked, self._context), script)
 
     async def _completion(self, request: web.Request) -> web.StreamResponse:
         asked = await self._read(request, CompletionRequest)
-        return await self._generate(
-            request, asked, answer_completion(asked, self._behaviour.context_tokens), chat=False
-        )
+        script = self._openai("cmpl", asked, chat=False)
+        return await self._generate(request, bool(asked.stream), answer_completion(asked, self._context), script)
+
+    async def _response(self, request: web.Request) -> web.StreamResponse:
+        asked = await self._read(request, ResponsesRequest)
+        answer = answer_chat(asked.as_chat(), self._context)
+        script = ResponsesScript(uuid.uuid4().hex, self._model, int(time.time()))
+        return await self._generate(request, bool(asked.stream), answer, script)
+
+    async def _message(self, request: web.Request) -> web.StreamResponse:
+        asked = await self._read(request, MessagesRequest)
+        answer = answer_chat(asked.as_chat(), self._context)
+        return await self._generate(request, bool(asked.stream), answer, MessagesScript(uuid.uuid4().hex, self._model))
 
     async def _embeddings(self, request: web.Request) -> web.Response:
         return _json(embeddings(await self._read(request, EmbeddingRequest)))
 
+    async def _rerank(self, request: web.Request) -> web.Response:
+        return _json(reranked(await self._read(request, RerankRequest), uuid.uuid4().hex))
+
+    async def _score(self, request: web.Request) -> web.Response:
+        return _json(scores(await self._read(request, ScoreRequest), uuid.uuid4().hex, int(time.time())))
+
     async def _tokenize(self, request: web.Request) -> web.Response:
-        asked = _decoded(await request.read(), TokenizeRequest)
-        count = count_tokens(asked.prompt)
-        context = self._behaviour.context_tokens
-        return _json({"count": count, "max_model_len": context, "tokens": list(range(count))})
+        return _json(tokens_of(_decoded(await request.read(), TokenizeRequest), self._context))
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        return _json(text_of(_decoded(await request.read(), DetokenizeRequest)))
+
+    async def _transcribe(self, request: web.Request) -> web.Response:
+        """Hears nothing, but knows how long it would have listened."""
+        form = await request.post()
+        self._require_own(str(form.get("model", "")))
+        upload = form.get("file")
+        if not isinstance(upload, web.FileField):
+            raise InvalidRequestError("a file is needed")
+        seconds = -(-len(upload.file.read()) // AUDIO_BYTES_PER_S)
+        text = f"mock: {upload.filename}"
+        return _json({"text": text, "usage": {"type": "duration", "seconds": seconds}, "tokens": count_tokens(text)})
+
+    def _openai(self, prefix: str, asked: ChatRequest | CompletionRequest, *, chat: bool) -> OpenAIScript:
+        if asked.stream_options is not None and not asked.stream:
+            raise InvalidRequestError("Stream options can only be defined when `stream=True`.")
+        name = f"{prefix}-{uuid.uuid4().hex}"
+        return OpenAIScript(name, self._model, int(time.time()), chat, asked.stream_options)
+
+    @property
+    def _context(self) -> int:
+        return self._behaviour.context_tokens
 
     async def _read(self, request: web.Request, shape: type[T]) -> T:
         asked = _decoded(await request.read(), shape)
-        model = getattr(asked, "model", "")
-        if model != self._model:
-            raise web.HTTPNotFound(text=f"The model `{model}` does not exist.")
+        self._require_own(getattr(asked, "model", ""))
         return asked
 
-    async def _generate(
-        self, request: web.Request, asked: Generation, answer: Answer, *, chat: bool
-    ) -> web.StreamResponse:
-        name = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
-        wire = Wire(name, self._model, int(time.time()), chat)
-        async with self._admitted(answer):
-            if asked.stream:
-                return await self._stream(request, asked, answer, wire)
-            async for _ in self._tokens(answer):
-                pass
-            return _json(wire.whole(answer))
+    def _require_own(self, model: str) -> None:
+        if model != self._model:
+            raise web.HTTPNotFound(text=f"The model `{model}` does not exist.")
 
-    async def _stream(self, request: web.Request, asked: Generation, answer: Answer, wire: Wire) -> web.StreamResponse:
+    async def _generate(self, request: web.Request, stream: bool, answer: Answer, script: Script) -> web.StreamResponse:
+        entry = self._ledger.open(request.headers.get("x-request-id", ""), answer.prompt_tokens)
+        async with self._admitted(answer, entry):
+            if stream:
+                return await self._stream(request, answer, script, entry)
+            async for _ in self._tokens(answer):
+                entry.completion_tokens += answer.choices
+            return _json(script.whole(answer))
+
+    async def _stream(self, request: web.Request, answer: Answer, script: Script, entry: Entry) -> web.StreamResponse:
         reply = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await reply.prepare(request)
-        choices = range(answer.choices)
-        if wire.chat:
-            await reply.write(b"".join(_event(wire.opening(index)) for index in choices))
-        last = len(answer.pieces) - 1
+        await reply.write(script.opening(answer))
         async for at in self._tokens(answer):
-            reason = answer.finish_reason if at == last else None
-            await reply.write(b"".join(_event(wire.piece(index, answer.pieces[at], reason)) for index in choices))
-        if asked.stream_options and asked.stream_options.include_usage:
-            await reply.write(_event(wire.usage(answer)))
-        await reply.write(b"data: [DONE]\n\n")
+            entry.completion_tokens += answer.choices
+            try:
+                await reply.write(script.piece(answer, at))
+            except ConnectionError:  # refused by a connection that is closing: it was not sent
+                entry.completion_tokens -= answer.choices
+                raise
+        await reply.write(script.closing(answer))
         await reply.write_eof()
         return reply
 
     @asynccontextmanager
-    async def _admitted(self, answer: Answer) -> AsyncIterator[None]:
+    async def _admitted(self, answer: Answer, entry: Entry) -> AsyncIterator[None]:
         """A place among the running requests; whatever ends the request early counts as an abort."""
-        reason = "abort"
+        reason: FinishReason | Literal["abort"] = "abort"
         try:
             await self._wait_for_slot()
             try:
@@ -174,6 +247,7 @@ class SimulatedEngine:
                 self._metrics.tokens_in_flight -= answer.prompt_tokens
                 self._slots.release()
         finally:
+            entry.ended = reason
             self._metrics.ended(reason)
 
     async def _wait_for_slot(self) -> None:
@@ -200,11 +274,11 @@ class SimulatedEngine:
 
 
 @web.middleware
-async def _errors_as_openai(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _errors_as_documented(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except InvalidRequestError as error:
-        return _error(400, "BadRequestError", str(error))
+        return _error(request, 400, "BadRequestError", str(error))
     except web.HTTPException as error:
         kind = (
             "NotFoundError"
@@ -213,7 +287,7 @@ async def _errors_as_openai(request: web.Request, handler: Handler) -> web.Strea
             if error.status < 500
             else "InternalServerError"
         )
-        return _error(error.status, kind, error.text or error.reason)
+        return _error(request, error.status, kind, error.text or error.reason)
 
 
 def _decoded(body: bytes, shape: type[T]) -> T:
@@ -223,16 +297,14 @@ def _decoded(body: bytes, shape: type[T]) -> T:
         raise InvalidRequestError(str(error)) from error
 
 
-def _error(status: int, kind: str, message: str) -> web.Response:
+def _error(request: web.Request, status: int, kind: str, message: str) -> web.Response:
+    if request.path.startswith("/v1/messages"):
+        return _json({"type": "error", "error": {"type": kind, "message": message}}, status)
     return _json({"error": {"message": message, "type": kind, "param": None, "code": status}}, status)
 
 
 def _json(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
-
-
-def _event(value: Any) -> bytes:
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
 async def start_server(model: str, behaviour: Behaviour, *, host: str, port: int) -> web.AppRunner:

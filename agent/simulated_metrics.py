@@ -7,7 +7,8 @@ client who went away freed the engine.
 
 from collections import Counter, OrderedDict
 
-from agent.simulated_reply import CHARACTERS_PER_TOKEN, Answer
+from agent.simulated_reply import Answer
+from agent.simulated_requests import CHARACTERS_PER_TOKEN
 
 TTFT_BUCKETS_S = (
     0.001,
@@ -61,8 +62,8 @@ class Metrics:
         self._first_token_sum_s += after_s
 
     def ended(self, reason: str) -> None:
-        """`reason` is stop, length or abort."""
-        self._ended[reason] += 1
+        """`reason` is stop, length or abort; a call of a tool is a stop to the engine."""
+        self._ended["stop" if reason == "tool_calls" else reason] += 1
 
     def _cached_blocks(self, prompt: str) -> int:
         """How many leading blocks were known; all of them are known afterwards."""

@@ -84,6 +84,8 @@ async def test_a_worker_registers_and_reports_each_milestone_until_it_is_ready(p
     assert progress == sorted(progress), "milestones only ever come, while the engine lives"
     assert ready.worker_id == registration.worker_id
     assert len(ready.metadata.gpus) == 2
+    assert {"/v1/chat/completions", "/v1/messages"} <= set(ready.engine_paths)
+    assert ready.context_tokens == 131_072
     assert plane.tokens[0] == f"Bearer {BOOTSTRAP_TOKEN}"
     assert set(plane.tokens[1:]) == {f"Bearer {WORKER_TOKEN}"}
 

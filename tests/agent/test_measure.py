@@ -22,6 +22,17 @@ def test_requests_are_summed_over_the_engines_of_one_page() -> None:
     assert engine_load(METRICS_PAGE) == EngineLoad(requests_waiting=4, requests_running=5, queue_depth=9)
 
 
+@pytest.mark.parametrize("name", ["kv_cache_usage_perc", "gpu_cache_usage_perc"])
+def test_the_kv_cache_is_as_full_as_those_of_the_engines_are_in_the_mean(name: str) -> None:
+    page = f'vllm:{name}{{engine="0"}} 0.25\nvllm:{name}{{engine="1"}} 0.75\nvllm:{name}_other 9\n'
+    assert engine_load(METRICS_PAGE + page).kv_cache_usage == 0.5
+
+
+@pytest.mark.parametrize(("said", "share"), [("1.7", 1.0), ("-1", 0.0), ("NaN", None), ("much", None)])
+def test_a_kv_cache_is_never_more_than_full(said: str, share: float | None) -> None:
+    assert engine_load(f"vllm:kv_cache_usage_perc {said}\n").kv_cache_usage == share
+
+
 @pytest.mark.parametrize("page", ["", "\n\n", "not a metrics page", "vllm:num_requests_running{} many"])
 def test_a_page_without_our_series_means_no_requests(page: str) -> None:
     assert engine_load(page) == EngineLoad()

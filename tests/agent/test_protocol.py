@@ -54,7 +54,12 @@ def test_a_heartbeat_says_null_where_there_is_no_gpu() -> None:
     sent = as_json(heartbeat())
     assert sent["gpu_utilization"] is None
     assert sent["metadata"]["gpus"] == []
-    assert sent["metadata"]["vllm"] == {"requests_waiting": 0, "requests_running": 0, "queue_depth": 0}
+    assert sent["metadata"]["vllm"] == {
+        "requests_waiting": 0,
+        "requests_running": 0,
+        "queue_depth": 0,
+        "kv_cache_usage": None,
+    }
 
 
 def test_an_older_agents_heartbeat_without_samples_is_read() -> None:
@@ -62,6 +67,12 @@ def test_an_older_agents_heartbeat_without_samples_is_read() -> None:
     for added_later in ("metadata", "gpu_utilization", "gpu_mem_used_mb"):
         del sent[added_later]
     assert msgspec.convert(sent, Heartbeat).metadata == Metadata()
+
+
+def test_an_older_agents_engine_load_says_nothing_of_its_cache() -> None:
+    sent = as_json(heartbeat())
+    del sent["metadata"]["vllm"]["kv_cache_usage"]
+    assert msgspec.convert(sent, Heartbeat).metadata.vllm.kv_cache_usage is None
 
 
 def test_fields_of_a_newer_peer_are_ignored() -> None:

@@ -107,6 +107,103 @@ async def test_usage_is_the_last_chunk_of_a_stream_that_asked_for_it() -> None:
     assert events[-2]["usage"]["completion_tokens"] == 3
 
 
+async def test_running_usage_is_in_every_chunk_that_asked_for_it() -> None:
+    wanted = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    async with engine() as client:
+        *events, _ = await client.stream("/v1/chat/completions", {**HELLO, **wanted})
+    assert [event["usage"]["completion_tokens"] for event in events] == [0, 1, 2, 3, 3]
+    assert {event["usage"]["prompt_tokens"] for event in events} == {2}
+
+
+async def test_a_responses_stream_ends_with_the_whole_response() -> None:
+    async with engine() as client:
+        body = {"model": MODEL, "input": "hello"}
+        _, whole = await client.post("/v1/responses", body)
+        text = (await client.read("/v1/responses", {**body, "stream": True})).decode()
+    events = [msgspec.json.decode(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    assert whole["output"][0]["content"][0]["text"] == "mock: hello"
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert (events[-1]["type"], events[-1]["response"]["usage"]) == ("response.completed", whole["usage"])
+    assert whole["usage"]["output_tokens"] == 3
+
+
+async def test_a_message_is_answered_as_anthropic_does() -> None:
+    async with engine() as client:
+        body = {"model": MODEL, "max_tokens": 2, "messages": [{"role": "user", "content": "hello"}]}
+        _, whole = await client.post("/v1/messages", body)
+        text = (await client.read("/v1/messages", {**body, "stream": True})).decode()
+        status, error = await client.post("/v1/messages", {**body, "max_tokens": 0})
+    assert (whole["stop_reason"], whole["usage"]) == ("max_tokens", {"input_tokens": 2, "output_tokens": 2})
+    assert [line[7:] for line in text.splitlines() if line.startswith("event: ")] == [
+        "message_start",
+        "content_block_start",
+        *["content_block_delta"] * 2,
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert (status, error["type"], error["error"]["type"]) == (400, "error", "BadRequestError")
+
+
+async def test_documents_are_ranked_and_scored_alike() -> None:
+    async with engine() as client:
+        _, ranked = await client.post("/v1/rerank", {"model": MODEL, "query": "abc", "documents": ["abcdefg", "xyz"]})
+        _, scored = await client.post("/score", {"model": MODEL, "text_1": "abc", "text_2": ["abcdefg", "xyz"]})
+    assert [one["index"] for one in ranked["results"]] == [1, 0]
+    assert [one["score"] for one in scored["data"]] == [0.2, 1.0]
+    assert ranked["usage"]["total_tokens"] == scored["usage"]["prompt_tokens"] == 5
+
+
+async def test_an_upload_is_transcribed_and_its_length_told() -> None:
+    async with engine() as client:
+        form = aiohttp.FormData({"model": MODEL})
+        form.add_field("file", b"x" * 70_000, filename="a.wav", content_type="audio/wav")
+        async with client.http.post("/v1/audio/transcriptions", data=form) as reply:
+            answer = await reply.json()
+    assert answer["usage"] == {"type": "duration", "seconds": 3}
+
+
+async def test_it_describes_where_it_can_be_asked() -> None:
+    async with engine() as client, client.http.get("/openapi.json") as reply:
+        paths = (await reply.json())["paths"]
+    assert {"/v1/chat/completions", "/v1/messages", "/tokenize"} <= {at for at, how in paths.items() if "post" in how}
+    assert "/v1/images/generations" not in paths
+
+
+async def test_the_ledger_tells_what_was_sent_and_how_it_ended() -> None:
+    async with engine() as client:
+        for name, more in (("whole", {}), ("cut", {"max_tokens": 2}), ("both", {"n": 2, "stream": True})):
+            async with client.http.post(
+                "/v1/chat/completions", json={**HELLO, **more}, headers={"x-request-id": name}
+            ) as reply:
+                await reply.read()
+        told = {}
+        for name in ("whole", "cut", "both"):
+            async with client.http.get(f"/simulated/requests/{name}") as reply:
+                told[name] = await reply.json()
+        async with client.http.get("/simulated/requests/other") as reply:
+            assert reply.status == 404
+    assert told == {
+        "whole": {"prompt_tokens": 2, "completion_tokens": 3, "ended": "stop"},
+        "cut": {"prompt_tokens": 2, "completion_tokens": 2, "ended": "length"},
+        "both": {"prompt_tokens": 2, "completion_tokens": 6, "ended": "stop"},
+    }
+
+
+async def test_a_stream_that_was_left_is_an_abort_with_the_tokens_that_were_sent() -> None:
+    slow = msgspec.structs.replace(PATIENT, tokens_per_s=50)
+    async with engine(slow) as client:
+        body = {**HELLO, "stream": True, "ignore_eos": True, "max_tokens": 1000}
+        async with client.http.post("/v1/chat/completions", json=body, headers={"x-request-id": "left"}) as reply:
+            for _ in range(8):
+                await reply.content.readline()
+        await client.until_metrics(lambda page: aborted(page) == 1)
+        async with client.http.get("/simulated/requests/left") as reply:
+            entry = await reply.json()
+    assert entry["ended"] == "abort"
+    assert 3 <= entry["completion_tokens"] < 1000
+
+
 async def test_every_choice_is_streamed() -> None:
     async with engine() as client:
         *events, _ = await client.stream("/v1/chat/completions", {**HELLO, "n": 2, "max_tokens": 1})
@@ -175,6 +272,17 @@ async def test_requests_beyond_the_limit_wait_and_are_counted_as_waiting() -> No
         assert (engine_load(page).requests_running, engine_load(page).requests_waiting) == (1, 2)
         assert [status for status, _ in await asyncio.gather(*requests)] == [200, 200, 200]
         assert engine_load(await client.metrics()).queue_depth == 0
+
+
+async def test_prompts_fill_the_kv_cache_while_they_are_answered() -> None:
+    async with engine(PATIENT) as client:
+        assert engine_load(await client.metrics()).kv_cache_usage == 0.0
+        messages = [{"role": "user", "content": "word " * 10_000}]
+        request = asyncio.create_task(client.read("/v1/chat/completions", {**HELLO, "messages": messages}))
+        page = await client.until_metrics(lambda page: engine_load(page).requests_running == 1)
+        assert 0.05 < (engine_load(page).kv_cache_usage or 0.0) < 1.0
+        request.cancel()
+        await client.until_metrics(lambda page: engine_load(page).kv_cache_usage == 0.0)
 
 
 async def test_tokens_come_at_the_configured_pace() -> None:

@@ -2,19 +2,23 @@
 
 import pytest
 
-from agent.simulated_reply import (
+from agent.simulated_pooling import EmbeddingRequest, embeddings
+from agent.simulated_reply import Answer, answer_chat, answer_completion
+from agent.simulated_requests import (
+    IMAGE_TOKENS,
     ChatRequest,
     CompletionRequest,
     ContentPart,
-    EmbeddingRequest,
+    Function,
     InvalidRequestError,
+    JsonSchema,
     Message,
-    Wire,
-    answer_chat,
-    answer_completion,
+    NamedTool,
+    ResponseFormat,
+    Tool,
     count_tokens,
-    embeddings,
 )
+from agent.simulated_wire import OpenAIScript
 
 CONTEXT = 100
 
@@ -82,7 +86,7 @@ def test_usage_counts_every_choice() -> None:
     assert answer.usage(2)["total_tokens"] == answer.prompt_tokens + 6
 
 
-@pytest.mark.parametrize("parameters", [{"max_tokens": 0}, {"max_tokens": 98}, {"n": 0}, {"n": 17}])
+@pytest.mark.parametrize("parameters", [{"max_tokens": 0}, {"max_tokens": 101}, {"n": 0}, {"n": 17}])
 def test_what_cannot_be_generated_is_refused(parameters: dict[str, int]) -> None:
     with pytest.raises(InvalidRequestError):
         answer_chat(chat(**parameters), CONTEXT)
@@ -109,10 +113,64 @@ def test_each_input_gets_its_embedding() -> None:
     assert found["usage"]["prompt_tokens"] == 1 + 2
 
 
+def test_a_limit_that_the_context_has_no_room_for_ends_at_its_edge() -> None:
+    answer = answer_chat(chat(Message("user", "a" * 360), max_tokens=100), CONTEXT)
+    assert (len(answer.pieces), answer.finish_reason) == (10, "length")
+
+
 def test_chat_and_completion_have_their_own_shapes() -> None:
     answer = answer_chat(chat(max_tokens=1), CONTEXT)
-    as_chat, as_text = Wire("id", "m", 0, chat=True), Wire("id", "m", 0, chat=False)
-    assert as_chat.whole(answer)["choices"][0]["message"] == {"role": "assistant", "content": "mock"}
+    as_chat, as_text = OpenAIScript("id", "m", 0, chat=True), OpenAIScript("id", "m", 0, chat=False)
+    assert as_chat.whole(answer)["choices"][0]["message"]["content"] == "mock"
     assert as_text.whole(answer)["choices"][0]["text"] == "mock"
-    assert as_chat.piece(0, "x", None)["choices"][0]["delta"] == {"content": "x"}
-    assert as_text.piece(0, "x", "stop")["choices"][0]["text"] == "x"
+    assert b'"delta":{"content":"mock"}' in as_chat.piece(answer, 0)
+    assert b'"text":"mock"' in as_text.piece(answer, 0)
+
+
+WEATHER = Tool(Function("weather", {"type": "object", "properties": {"city": {"enum": ["Lyon", "Paris"]}}}))
+
+
+def test_a_tool_is_called_once_and_its_result_is_answered() -> None:
+    called = answer_chat(chat(tools=[WEATHER]), CONTEXT)
+    assert (called.tool, called.text, called.finish_reason) == ("weather", '{"city": "Lyon"}', "tool_calls")
+    done = answer_chat(chat(Message("user", "hi"), Message("tool", "rain"), tools=[WEATHER]), CONTEXT)
+    assert (done.tool, done.text) == ("", "mock: hi")
+
+
+def test_a_tool_that_is_named_is_called_and_none_means_none() -> None:
+    other = Tool(Function("other"))
+    named = answer_chat(chat(tools=[WEATHER, other], tool_choice=NamedTool(Function("other"))), CONTEXT)
+    assert (named.tool, named.text) == ("other", "null")
+    assert answer_chat(chat(tools=[WEATHER], tool_choice="none"), CONTEXT).tool == ""
+
+
+def test_a_schema_is_answered_by_an_object_that_fits_it() -> None:
+    schema = {
+        "$defs": {"part": {"type": "object", "properties": {"n": {"type": "integer", "minimum": 3}}}},
+        "type": "object",
+        "properties": {"parts": {"type": "array", "items": {"$ref": "#/$defs/part"}}, "ok": {"type": "boolean"}},
+    }
+    wanted = ResponseFormat("json_schema", JsonSchema(schema))
+    assert answer_chat(chat(response_format=wanted), CONTEXT).text == '{"parts": [{"n": 3}], "ok": true}'
+
+
+def test_a_picture_is_counted_when_it_is_here_and_refused_when_it_must_be_fetched() -> None:
+    here = ContentPart("image_url", image_url={"url": "data:image/png;base64,AAAA"})
+    away = ContentPart("image_url", image_url={"url": "https://example.com/a.png"})
+    assert answer_chat(chat(Message("user", [here])), CONTEXT).prompt_tokens == IMAGE_TOKENS + 1
+    with pytest.raises(InvalidRequestError, match="data URL"):
+        answer_chat(chat(Message("user", [away])), CONTEXT)
+
+
+def test_probabilities_are_shown_for_each_token_that_was_made() -> None:
+    answer = answer_chat(chat(logprobs=True, top_logprobs=2), CONTEXT)
+    shown = OpenAIScript("id", "m", 0, chat=True).whole(answer)["choices"][0]["logprobs"]["content"]
+    assert [one["token"] for one in shown] == list(answer.pieces)
+    assert {len(one["top_logprobs"]) for one in shown} == {2}
+    with pytest.raises(InvalidRequestError, match="logprobs"):
+        answer_chat(chat(logprobs=True, top_logprobs=21), CONTEXT)
+
+
+def test_an_answer_is_told_alike_whole_and_in_pieces() -> None:
+    answer: Answer = answer_chat(chat(), CONTEXT)
+    assert answer.text == "".join(answer.pieces) == "mock: hello there"

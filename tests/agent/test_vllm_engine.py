@@ -8,6 +8,7 @@ import pytest
 
 from agent.settings import Settings, SettingsError, settings_from
 from agent.vllm_engine import vllm_command
+from gateway.origin import OWN_KEEPALIVE_S
 from tests.agent.stand_in import MODEL, ROOT, AgentProcess, stand_in
 
 PROGRAM = f"""\
@@ -59,6 +60,15 @@ def test_the_model_is_served_under_the_workers_name(program: Path) -> None:
         *("--max-model-len", "1024"),
     )
     assert command.environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_quiet_connections_are_kept_longer_than_the_gateway_keeps_them(program: Path) -> None:
+    assert float(vllm_command(settings(program)).environment["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) > OWN_KEEPALIVE_S
+
+
+def test_who_sets_that_time_otherwise_has_the_last_word(program: Path) -> None:
+    given = {"env": {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "9"}}
+    assert vllm_command(settings(program, given)).environment["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] == "9"
 
 
 def test_without_a_model_of_its_own_the_workers_model_is_loaded(program: Path) -> None:
