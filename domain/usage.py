@@ -11,6 +11,8 @@ import msgspec
 from domain.ids import ApiKeyId, DeploymentId, InstanceId, OfferingId, OrganizationId, ShareId
 
 USAGE_SUBJECTS = "use.>"
+SCHEMA = 3
+"""Of the records that are written now; older ones have fewer fields."""
 
 Outcome = Literal["completed", "client_left", "upstream_failed", "refused_by_engine", "gateway_died"]
 """`gateway_died`: told by the next gateway on the same disk, from what the dead one had noted down."""
@@ -36,7 +38,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
             per million tokens; 0 for what is its own.
     """
 
-    schema: int = 3
+    schema: int = SCHEMA
     request_id: str
     organization_id: OrganizationId
     api_key_id: ApiKeyId
@@ -69,3 +71,19 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def usage_subject(organization: str, deployment: str) -> str:
     return f"use.{organization}.{deployment}"
+
+
+def cost_eur_micros(record: UsageRecord) -> int:
+    """What the request costs its caller, in EUR millionths."""
+    return cost_of(
+        record.prompt_tokens,
+        record.completion_tokens,
+        record.input_eur_micros_per_million,
+        record.output_eur_micros_per_million,
+    )
+
+
+def cost_of(prompt_tokens: int, completion_tokens: int, input_per_million: int, output_per_million: int) -> int:
+    """EUR millionths, from prices in EUR millionths; each request is rounded to the nearest, half up."""
+    per_million = prompt_tokens * input_per_million + completion_tokens * output_per_million
+    return (per_million + 500_000) // 1_000_000

@@ -1,41 +1,57 @@
-"""Each request's account, from the counts to the stream USAGE, with the disk in between so that none is lost.
+"""Each request's account, from its first byte to the stream USAGE, with the disk in between so that none is lost.
 
-    record ──write──> spool file ──fsync (<= 50 ms)──> publish in batches ──acknowledged──> removed from the spool
+    open(draft) ─┐                                  ┌─ every 50 ms: one write, one fsync
+    progress ... ├──> journal (memory-mapped slots) ┴──> spool files ──publish in batches──> USAGE ──> removed
+    record ──────┘
 
-A record is written to the file before the client's last byte leaves: it outlives `kill -9` at once, and a power cut
-after the fsync. What a crash leaves behind is published at the next start; the request id is the message id and the
-read model's key, so that twice counts once. The surprising rule: when records can no longer be kept (disk full, the
-spool at its bound), the gateway takes no new requests, since it could not account for them.
+Draft, progress and final record are stores into memory that outlives `kill -9`; so a request is accounted for from the
+moment it was opened, and a power cut takes at most what ran then and the last 50 ms. What a crash leaves behind is
+published at the next start; the request id is the message id and the read model's key, so that twice counts once. The
+surprising rule: when records can no longer be kept (disk full, the spool at its bound, no slot free), the gateway takes
+no new requests, since it could not account for them.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Protocol
 
 import msgspec
 import structlog
 
-from domain.usage import UsageRecord, usage_subject
+from domain.usage import usage_subject
 
 SYNC_DELAY_S = 0.05
 """Records gather this long before one fsync and one batch carry them all."""
-BATCH_RECORDS = 100
-"""Most records published at once."""
+WRITE_RECORDS = 1_000
+"""Most records in one write, about 1 MB."""
+BATCH_RECORDS = 2_000
+"""Most records published at once; a batch waits for one fsync of the server's, however many it carries."""
 RETRY_FIRST_S = 0.1
 RETRY_LONGEST_S = 5.0
 FLUSH_TIMEOUT_S = 3.0
 """How long a stopping gateway tries to publish what is left; the rest stays in the spool."""
 
 log = structlog.get_logger(__name__)
-_decoder = msgspec.json.Decoder(UsageRecord)
+
+
+class _Address(msgspec.Struct):
+    """What of a record says where it goes; the rest is not looked at again."""
+
+    request_id: str
+    organization_id: str
+    deployment_id: str
+
+
+_decoder = msgspec.json.Decoder(_Address)
 
 
 class Spool(Protocol):
     """Records on disk, oldest first. Everything but `sync` is called on the event loop and returns at once."""
 
-    def append(self, record: bytes) -> None:
-        """Hands one record (no newline in it) to the operating system.
+    def append(self, records: Sequence[bytes]) -> None:
+        """Hands records (no newline in them) to the operating system, all of them or none.
 
         Raises:
             OSError: not written.
@@ -58,6 +74,38 @@ class Spool(Protocol):
     def is_full(self) -> bool: ...
 
 
+class Journal(Protocol):
+    """The accounts of running requests, where the process's death does not reach. Returns at once."""
+
+    @property
+    def has_room(self) -> bool: ...
+
+    def open(self, record: bytes) -> int:
+        """Keeps a record until its slot is freed; -1 when there is no room, or the record is too long."""
+        ...
+
+    def progress(self, slot: int, tail: bytes) -> None:
+        """What an open record's counts are by now: the end of what the engine told; see Relay.progress."""
+        ...
+
+    def free(self, slot: int) -> None: ...
+
+
+class NoJournal:
+    """Keeps nothing: what runs when the process is killed has no record, and finished ones go to the disk at once."""
+
+    has_room = True
+
+    def open(self, record: bytes) -> int:  # noqa: ARG002 - see Journal
+        return -1
+
+    def progress(self, slot: int, tail: bytes) -> None:
+        pass
+
+    def free(self, slot: int) -> None:
+        pass
+
+
 class Posting(msgspec.Struct, frozen=True):
     """One message for USAGE; `message_id` is what the stream recognises a repetition by."""
 
@@ -71,12 +119,20 @@ Publish = Callable[[Sequence[Posting]], Awaitable[None]]
 
 
 class Meter:
-    """Takes records, keeps them, publishes them. `run` must be running for them to leave."""
+    """Takes records, keeps them, publishes them. `run` must be running for them to leave.
 
-    def __init__(self, spool: Spool, publish: Publish) -> None:
+    Attributes:
+        progress: (slot, tail), for every chunk of every stream; the journal's own method, since each call counts.
+    """
+
+    def __init__(self, spool: Spool, publish: Publish, journal: Journal | None = None) -> None:
         self._spool = spool
         self._publish = publish
-        self._unwritten: deque[bytes] = deque()
+        self._journal: Journal = journal or NoJournal()
+        self._covers = journal is not None
+        self.progress: Callable[[int, bytes], None] = self._journal.progress
+        self._unwritten: deque[tuple[bytes, int]] = deque()
+        self._failing = False
         self._written = asyncio.Event()
         self._publishable = asyncio.Event()
         self._publishable.set()
@@ -84,13 +140,44 @@ class Meter:
     @property
     def accepting(self) -> bool:
         """False when a further record might not be kept; bounds `_unwritten` to the requests already open."""
-        return not self._unwritten and not self._spool.is_full
+        return not self._failing and self._journal.has_room and not self._spool.is_full
 
-    def record(self, record: UsageRecord) -> None:
-        """Writes it down now; never raises."""
-        self._unwritten.append(msgspec.json.encode(record))
-        self._write()
+    def open(self, draft: bytes, replacing: int = -1) -> int:
+        """Writes down what a request is booked with if this process dies; before an engine hears of it.
+
+        Args:
+            draft: a UsageRecord as JSON, outcome "gateway_died", counts 0; the same request id as the final record.
+            replacing: the slot of the same request's attempt before this one.
+
+        Returns:
+            Its slot; -1 when it cannot be kept, so that the request must not be served.
+        """
+        slot = self._journal.open(draft)
+        if replacing < 0:
+            return slot if self._covers else 0
+        if slot < 0:
+            return replacing  # the earlier draft names another worker, and is better than none
+        self._journal.free(replacing)
+        return slot
+
+    def record(self, line: bytes, slot: int = -1) -> None:
+        """The request is over: keeps its account and frees the slot it was opened in; never raises.
+
+        Args:
+            line: its UsageRecord as JSON.
+            slot: of `open`.
+        """
+        kept = self._journal.open(line)
+        if kept >= 0 and slot >= 0:
+            self._journal.free(slot)
+        self._unwritten.append((line, kept if kept >= 0 else slot))
+        if kept < 0:
+            self._write()
         self._written.set()
+
+    def publish_soon(self) -> None:
+        """The spool has got records from elsewhere."""
+        self._publishable.set()
 
     async def run(self) -> None:
         """Syncs and publishes until cancelled."""
@@ -110,12 +197,20 @@ class Meter:
             log.warning("usage_left_in_spool", reason=str(error))
 
     def _write(self) -> None:
-        try:
-            while self._unwritten:
-                self._spool.append(self._unwritten[0])
+        """Brings the records to the spool, and only then lets the journal forget them."""
+        while self._unwritten:
+            batch = list(islice(self._unwritten, WRITE_RECORDS))
+            try:
+                self._spool.append([line for line, _ in batch])
+            except OSError as error:
+                self._failing = True
+                log.error("usage_not_spooled", records=len(self._unwritten), reason=str(error))  # noqa: TRY400 - the reason says it all
+                return
+            for _, slot in batch:
                 self._unwritten.popleft()
-        except OSError as error:
-            log.error("usage_not_spooled", records=len(self._unwritten), reason=str(error))  # noqa: TRY400 - the reason says it all
+                if slot >= 0:
+                    self._journal.free(slot)
+        self._failing = False
 
     def _sync(self) -> None:
         try:
@@ -128,11 +223,11 @@ class Meter:
             await self._written.wait()
             self._written.clear()
             await asyncio.sleep(SYNC_DELAY_S)
+            self._write()
             await asyncio.to_thread(self._sync)
             self._publishable.set()
-            if self._unwritten:
+            if self._failing:
                 await asyncio.sleep(RETRY_LONGEST_S)
-                self._write()
                 self._written.set()
 
     async def _keep_published(self) -> None:

@@ -19,8 +19,10 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 """A segment is closed at this size, so that a long outage's files are freed piece by piece."""
 MAX_SPOOL_BYTES = 1024 * 1024 * 1024
 """About two million records: what a gateway may owe the stream."""
-READ_BYTES = 256 * 1024
-"""Read at once; longer than any batch of records needs."""
+READ_BYTES = 2 * 1024 * 1024
+"""Read at once; about as long as a batch of records needs."""
+LOCK = "lock"
+"""Never deleted: who locks a file that another has just unlinked shares the folder with whoever makes it anew."""
 
 
 class SpoolInUseError(OSError):
@@ -44,8 +46,8 @@ class FileSpool:
         self._folder = folder
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
-        self._lock_fd = _locked(folder / "lock")
-        self._segments = deque(sorted(folder.glob("usage-*.jsonl")))
+        self._lock_fd = locked(folder)
+        self._segments = deque(segments_in(folder))
         self._older_bytes = sum(path.stat().st_size for path in self._segments)
         self._next_number = 1 + max((int(path.stem.removeprefix("usage-")) for path in self._segments), default=0)
         self._offset = 0
@@ -64,14 +66,14 @@ class FileSpool:
     def is_full(self) -> bool:
         return self.size_bytes >= self._max_bytes
 
-    def append(self, record: bytes) -> None:
+    def append(self, records: Sequence[bytes]) -> None:
         if self._active_bytes >= self._segment_bytes:
             self._rotate()
-        line = record + b"\n"
-        written = os.write(self._fd, line)
-        if written != len(line):
+        lines = b"\n".join((*records, b""))
+        written = os.write(self._fd, lines)
+        if written != len(lines):
             os.ftruncate(self._fd, self._active_bytes)
-            raise OSError(f"the disk took {written} of {len(line)} bytes")
+            raise OSError(f"the disk took {written} of {len(lines)} bytes")
         self._active_bytes += written
 
     def sync(self) -> None:
@@ -103,6 +105,20 @@ class FileSpool:
         if len(self._segments) == 1 and self._offset and self._offset == self._active_bytes:
             os.ftruncate(self._fd, 0)
             self._active_bytes = self._offset = 0
+
+    def adopt(self, segments: Sequence[Path]) -> None:
+        """Takes over what a dead gateway owes the stream; its folder must be locked, on the same disk.
+
+        Each file moves in one step, so whoever dies here leaves each record in one folder or the other.
+        """
+        if segments and len(self._segments) == 1:
+            self._rotate()  # the first segment is the one that `remove` counts in; it must stay the first
+        for segment in segments:
+            path = self._folder / f"usage-{self._next_number:08}.jsonl"
+            self._next_number += 1
+            self._older_bytes += segment.stat().st_size
+            segment.rename(path)
+            self._segments.insert(len(self._segments) - 1, path)
 
     def close(self) -> None:
         """Lets the folder go; an empty spool leaves no segment behind."""
@@ -136,13 +152,23 @@ class FileSpool:
         self._offset = 0
 
 
-def _locked(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+def segments_in(folder: Path) -> list[Path]:
+    """A spool's files, oldest first."""
+    return sorted(folder.glob("usage-*.jsonl"))
+
+
+def locked(folder: Path) -> int:
+    """The folder's lock, held until the descriptor is closed or the process ends.
+
+    Raises:
+        SpoolInUseError: another process holds it.
+    """
+    fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise SpoolInUseError(f"another gateway writes to {path.parent}") from error
+        raise SpoolInUseError(f"another gateway writes to {folder}") from error
     return fd
 
 

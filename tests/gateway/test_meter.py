@@ -1,17 +1,21 @@
 """Accounts reach the stream exactly once, whatever fails on the way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from domain.ids import ApiKeyId, DeploymentId, InstanceId, OrganizationId
 from domain.usage import UsageRecord
 from gateway import meter as metering
 from gateway.meter import Meter, Posting
+from infra.running_journal import SLOTS, RunningJournal, left_running
 from infra.spool import FileSpool
 from tests.gateway.served import until
 
@@ -64,7 +68,7 @@ class SpoolOfNothing:
 
     is_full = False
 
-    def append(self, record: bytes) -> None:
+    def append(self, records: Sequence[bytes]) -> None:
         pass
 
     def sync(self) -> None:
@@ -97,7 +101,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_record_reaches_its_subject_under_its_request_id(tmp_path: Path) -> None:
     spool, stream = FileSpool(tmp_path), Stream()
     async with running(Meter(spool, stream.publish)) as meter:
-        meter.record(record(1))
+        meter.record(msgspec.json.encode(record(1)))
         await until(lambda: "r1" in stream.stored)
         await until(lambda: spool.size_bytes == 0)
     assert stream.stored["r1"].subject == "use.acme.d1"
@@ -108,7 +112,7 @@ async def test_many_records_travel_in_few_batches(tmp_path: Path) -> None:
     spool, stream = FileSpool(tmp_path), Stream()
     async with running(Meter(spool, stream.publish)) as meter:
         for number in range(300):
-            meter.record(record(number))
+            meter.record(msgspec.json.encode(record(number)))
         await until(lambda: len(stream.stored) == 300)
     assert stream.batches <= 10
     spool.close()
@@ -118,7 +122,7 @@ async def test_while_the_stream_is_away_records_wait_on_disk(tmp_path: Path) -> 
     spool, stream = FileSpool(tmp_path), Stream()
     stream.away = True
     async with running(Meter(spool, stream.publish)) as meter:
-        meter.record(record(1))
+        meter.record(msgspec.json.encode(record(1)))
         await until(lambda: stream.batches >= 3)
         assert (stream.stored, spool.size_bytes > 0, meter.accepting) == ({}, True, True)
         stream.away = False
@@ -131,7 +135,7 @@ async def test_a_lost_acknowledgement_does_not_double(tmp_path: Path) -> None:
     spool, stream = FileSpool(tmp_path), Stream()
     stream.forgets_to_answer = True
     async with running(Meter(spool, stream.publish)) as meter:
-        meter.record(record(1))
+        meter.record(msgspec.json.encode(record(1)))
         await until(lambda: spool.size_bytes == 0)
     assert (stream.batches, list(stream.stored)) == (2, ["r1"])
     spool.close()
@@ -139,7 +143,7 @@ async def test_a_lost_acknowledgement_does_not_double(tmp_path: Path) -> None:
 
 async def test_what_a_crash_left_is_published_at_the_next_start(tmp_path: Path) -> None:
     spool, stream = FileSpool(tmp_path), Stream()
-    Meter(spool, stream.publish).record(record(1))
+    Meter(spool, stream.publish).record(msgspec.json.encode(record(1)))
     spool.close()  # the process is gone before anything was published
     assert stream.stored == {}
 
@@ -153,7 +157,7 @@ async def test_what_a_crash_left_is_published_at_the_next_start(tmp_path: Path) 
 
 async def test_without_a_spool_a_crash_would_lose_the_record() -> None:
     stream = Stream()
-    Meter(SpoolOfNothing(), stream.publish).record(record(1))
+    Meter(SpoolOfNothing(), stream.publish).record(msgspec.json.encode(record(1)))
     again = Meter(SpoolOfNothing(), stream.publish)
     await again.flush()
     assert stream.stored == {}
@@ -161,9 +165,9 @@ async def test_without_a_spool_a_crash_would_lose_the_record() -> None:
 
 async def test_an_unreadable_line_does_not_stop_the_others(tmp_path: Path) -> None:
     spool, stream = FileSpool(tmp_path), Stream()
-    spool.append(b"not a record")
+    spool.append([b"not a record"])
     async with running(Meter(spool, stream.publish)) as meter:
-        meter.record(record(1))
+        meter.record(msgspec.json.encode(record(1)))
         await until(lambda: "r1" in stream.stored)
         await until(lambda: spool.size_bytes == 0)
     spool.close()
@@ -174,13 +178,13 @@ async def test_a_full_disk_stops_new_requests_and_loses_nothing(
 ) -> None:
     spool, stream = FileSpool(tmp_path), Stream()
 
-    def full(_: bytes) -> None:
+    def full(_: Sequence[bytes]) -> None:
         raise OSError("no space left")
 
     async with running(Meter(spool, stream.publish)) as meter:
         with monkeypatch.context() as patched:
             patched.setattr(spool, "append", full)
-            meter.record(record(1))
+            meter.record(msgspec.json.encode(record(1)))
             assert not meter.accepting
         await until(lambda: meter.accepting)
         await until(lambda: "r1" in stream.stored)
@@ -190,13 +194,115 @@ async def test_a_full_disk_stops_new_requests_and_loses_nothing(
 async def test_a_stopping_gateway_publishes_what_it_can(tmp_path: Path) -> None:
     spool, stream = FileSpool(tmp_path), Stream()
     meter = Meter(spool, stream.publish)
-    meter.record(record(1))
+    meter.record(msgspec.json.encode(record(1)))
     await meter.flush()
     assert list(stream.stored) == ["r1"]
     stream.away = True
-    meter.record(record(2))
+    meter.record(msgspec.json.encode(record(2)))
     await meter.flush()
     spool.close()
     reopened = FileSpool(tmp_path)
     assert len(reopened.oldest(10)) == 1
     reopened.close()
+
+
+@dataclass
+class Covered:
+    """A meter with a journal, whose files a next one finds."""
+
+    folder: Path
+    spool: FileSpool
+    journal: RunningJournal
+    meter: Meter
+
+    def left(self) -> dict[str, UsageRecord]:
+        """What a kill at this moment would leave in the journal."""
+        return dict(left_running(self.folder / "running"))
+
+    def spooled(self) -> list[str]:
+        return [msgspec.json.decode(line, type=UsageRecord).request_id for line in self.spool.oldest(10)]
+
+
+@pytest.fixture
+def covered(tmp_path: Path) -> Iterator[Covered]:
+    spool, journal = FileSpool(tmp_path), RunningJournal(tmp_path / "running")
+    yield Covered(tmp_path, spool, journal, Meter(spool, Stream().publish, journal))
+    journal.close()
+    spool.close()
+
+
+def draft(number: int, **changes: Any) -> UsageRecord:
+    return msgspec.structs.replace(record(number), outcome="gateway_died", completion_tokens=0, **changes)
+
+
+def test_a_request_is_accounted_for_from_its_opening_to_its_record(covered: Covered) -> None:
+    slot = covered.meter.open(msgspec.json.encode(draft(1)))
+    assert covered.left() == {"r1": draft(1)}
+    covered.meter.progress(slot, b'"usage":{"prompt_tokens":3,"completion_tokens":5}')
+    assert covered.left()["r1"].completion_tokens == 5
+    covered.meter.record(msgspec.json.encode(record(1)), slot)
+    assert covered.left() == {"r1": record(1)}
+
+
+async def test_a_record_stays_in_the_journal_until_the_spool_has_it(covered: Covered) -> None:
+    covered.meter.record(msgspec.json.encode(record(1)), covered.meter.open(msgspec.json.encode(draft(1))))
+    assert (covered.spooled(), set(covered.left())) == ([], {"r1"})
+    async with running(covered.meter):
+        await until(lambda: covered.left() == {})
+        await until(lambda: covered.spool.size_bytes == 0)
+
+
+async def test_without_a_journal_a_record_is_on_the_disk_at_once(tmp_path: Path) -> None:
+    spool = FileSpool(tmp_path)
+    Meter(spool, Stream().publish).record(msgspec.json.encode(record(1)))
+    assert len(spool.oldest(10)) == 1
+    spool.close()
+
+
+def test_another_attempt_replaces_the_draft_of_the_one_before(covered: Covered) -> None:
+    first = covered.meter.open(msgspec.json.encode(draft(1, attempts=1)))
+    second = covered.meter.open(msgspec.json.encode(draft(1, attempts=2)), first)
+    assert {name: left.attempts for name, left in covered.left().items()} == {"r1": 2}
+    covered.meter.record(msgspec.json.encode(record(1)), second)
+    covered.meter.record(msgspec.json.encode(record(2)), covered.meter.open(msgspec.json.encode(draft(2))))
+    assert covered.left() == {"r1": record(1), "r2": record(2)}
+
+
+def test_when_no_slot_is_left_no_request_is_taken_and_running_ones_end_well(covered: Covered) -> None:
+    slot = covered.meter.open(msgspec.json.encode(draft(1, attempts=1)))
+    taken = [covered.journal.open(b"x") for _ in range(SLOTS - 1)]
+    assert (covered.meter.accepting, covered.meter.open(msgspec.json.encode(draft(2)))) == (False, -1)
+    assert (
+        covered.meter.open(msgspec.json.encode(draft(1, attempts=2)), slot) == slot
+    )  # its earlier draft is better than none
+    covered.meter.record(msgspec.json.encode(record(1)), slot)
+    assert covered.spooled() == ["r1"]
+    assert covered.meter.accepting
+    for one in taken:
+        covered.journal.free(one)
+
+
+async def test_on_a_full_disk_the_journal_keeps_what_the_spool_does_not_take(
+    covered: Covered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Sequence[bytes]) -> None:
+        raise OSError("no space left")
+
+    async with running(covered.meter):
+        with monkeypatch.context() as patched:
+            patched.setattr(covered.spool, "append", full)
+            covered.meter.record(msgspec.json.encode(record(1)), covered.meter.open(msgspec.json.encode(draft(1))))
+            await until(lambda: not covered.meter.accepting)
+            assert covered.left() == {"r1": record(1)}
+        await until(lambda: covered.meter.accepting)
+        await until(lambda: covered.left() == {})
+
+
+async def test_what_was_adopted_leaves_without_a_record_of_our_own(tmp_path: Path) -> None:
+    spool, stream = FileSpool(tmp_path), Stream()
+    async with running(Meter(spool, stream.publish)) as meter:
+        await until(lambda: not meter._publishable.is_set())  # it has looked, and found nothing
+        spool.append([msgspec.json.encode(record(7))])
+        meter.publish_soon()
+        await until(lambda: "r7" in stream.stored)
+    spool.close()

@@ -25,14 +25,14 @@ def left_by_a_crash(folder: Path, *records: bytes) -> None:
     """A spool whose process ended without `close`, or rather: whose memory of what was removed is gone."""
     spool = FileSpool(folder)
     for record in records:
-        spool.append(record)
+        spool.append([record])
     spool.close()
 
 
 def test_records_come_back_in_order_and_once(tmp_path: Path) -> None:
     spool = FileSpool(tmp_path)
     for number in range(10):
-        spool.append(b"%d" % number)
+        spool.append([b"%d" % number])
     assert drained(spool) == [b"%d" % number for number in range(10)]
     assert drained(spool) == []
     spool.close()
@@ -40,8 +40,8 @@ def test_records_come_back_in_order_and_once(tmp_path: Path) -> None:
 
 def test_what_is_not_removed_is_shown_again(tmp_path: Path) -> None:
     spool = FileSpool(tmp_path)
-    spool.append(b"a")
-    spool.append(b"b")
+    spool.append([b"a"])
+    spool.append([b"b"])
     assert spool.oldest(5) == spool.oldest(5) == [b"a", b"b"]
     spool.remove(1)
     assert spool.oldest(5) == [b"b"]
@@ -51,14 +51,14 @@ def test_what_is_not_removed_is_shown_again(tmp_path: Path) -> None:
 def test_leftovers_come_before_new_records(tmp_path: Path) -> None:
     left_by_a_crash(tmp_path, b"old 1", b"old 2")
     spool = FileSpool(tmp_path)
-    spool.append(b"new")
+    spool.append([b"new"])
     assert drained(spool) == [b"old 1", b"old 2", b"new"]
     spool.close()
 
 
 def test_an_empty_spool_leaves_no_file_of_records(tmp_path: Path) -> None:
     spool = FileSpool(tmp_path)
-    spool.append(b"a")
+    spool.append([b"a"])
     drained(spool)
     spool.close()
     assert list(tmp_path.glob("usage-*")) == []
@@ -69,7 +69,7 @@ def test_a_line_torn_by_a_power_cut_is_skipped(tmp_path: Path) -> None:
     with next(tmp_path.glob("usage-*")).open("ab") as segment:
         segment.write(b'{"torn')
     spool = FileSpool(tmp_path)
-    spool.append(b"new")
+    spool.append([b"new"])
     assert drained(spool) == [b"whole", b"new"]
     assert spool.size_bytes == 0
     spool.close()
@@ -79,7 +79,7 @@ def test_a_killed_process_loses_no_record(tmp_path: Path) -> None:
     program = (
         "import sys, pathlib; from infra.spool import FileSpool\n"
         "spool = FileSpool(pathlib.Path(sys.argv[1]))\n"
-        "for n in range(1000): spool.append(b'%d' % n)\n"
+        "for n in range(1000): spool.append([b'%d' % n])\n"
         "print('written', flush=True); sys.stdin.read()\n"
     )
     child = subprocess.Popen(
@@ -106,7 +106,7 @@ def test_it_is_full_at_its_bound_and_not_after_removal(tmp_path: Path) -> None:
     spool = FileSpool(tmp_path, max_bytes=10)
     fullness = []
     for record in (b"12345678", b"x"):
-        spool.append(record)
+        spool.append([record])
         fullness.append(spool.is_full)
     spool.remove(len(spool.oldest(1)))
     assert [*fullness, spool.is_full] == [False, True, False]
@@ -117,13 +117,13 @@ def test_a_record_that_cannot_be_written_raises_and_leaves_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = FileSpool(tmp_path)
-    spool.append(b"before")
+    spool.append([b"before"])
     with monkeypatch.context() as patched:
         write = os.write
         patched.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
         with pytest.raises(OSError, match="took 3 of"):
-            spool.append(b"on a full disk")
-    spool.append(b"after")
+            spool.append([b"on a full disk"])
+    spool.append([b"after"])
     assert drained(spool) == [b"before", b"after"]
     spool.close()
 
@@ -148,7 +148,7 @@ def test_any_order_of_writing_removing_and_syncing_keeps_the_queue(
         if step == "sync":
             spool.sync()
         elif isinstance(step, str):
-            spool.append(step.encode())
+            spool.append([step.encode()])
             expected.append(step.encode())
         else:
             shown = spool.oldest(step)
