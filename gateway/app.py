@@ -1,43 +1,50 @@
-"""The OpenAI-compatible front, as a bare ASGI application: no framework stands between a token and its reader.
+"""The OpenAI-compatible front: which request goes where, and who may make it. No framework stands before a token.
 
-    GET  /v1/models, /v1/models/<code>                                ──> from the routing table
-    POST /v1/chat/completions, /v1/completions, /v1/embeddings        ──> admit, read, resolve, relay (exchange.py)
-    GET  /healthz, /readyz                                            ──> alive; able to answer, and since when
+    GET  /v1/models, /v1/models/<code>            ──> from the routing table
+    POST a path of wire.ROUTES                    ──> admit, read, resolve, limit, exchange (exchange.py)
+    GET  /v1/queue/<ticket>                       ──> where a waiting request stands
+    GET  /healthz, /readyz, /metrics              ──> alive; able to answer, and since when; figures
 
-Every reply carries x-request-id; every error has OpenAI's shape. Keys are checked before a body is read, and with a
-table that is too old nobody passes: it may still hold keys that were revoked. Prompts and answers are never logged.
+Every reply carries x-request-id; every error has the shape that the endpoint's clients know. Keys are checked before a
+body is read, and with a table that is too old nobody passes: it may still hold keys that were revoked. Prompts and
+answers are never logged.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import msgspec
 import structlog
 
 from domain.key_scope import Endpoint
 from domain.network import Network
+from gateway.account import Inference
 from gateway.admission import Asked, address_of, admit, require_model
-from gateway.exchange import Exchange, Message, Receive, Send, Services, reply_headers, serve
-from gateway.resolution import find_live, list_live, resolve
+from gateway.errors import error_reply
+from gateway.exchange import Exchange
+from gateway.http import Attendant, Head, Headers, Reply
+from gateway.limits import estimate
+from gateway.passes import FRESH_S, Aim, Pass, Passes
+from gateway.resolution import find_live, list_live, model_name, resolve
+from gateway.services import Services, usage_not_kept
+from gateway.trace import trace_of
 from gateway.wire import (
-    INFERENCE_PATHS,
-    MAX_BODY_BYTES,
     MODELS_PATH,
-    Headers,
+    ROUTES,
     Refusal,
-    error_body,
+    Route,
     model_body,
     models_body,
     parse_request,
 )
 from projections.routing_table import KnownKey
 
-BODY_TIMEOUT_S = 60.0
-"""Longest a client may take to send its body."""
 _RETRY_LATER = ((b"retry-after", b"5"),)
+_JSON = (b"content-type", b"application/json")
+QUEUE_PATH = "/v1/queue/"
+MAX_AIMS = 64
+"""Models that one admission remembers."""
 
 log = structlog.get_logger(__name__)
 
@@ -64,44 +71,77 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Gateway:
-    """The ASGI application.
+    """Implements client_connection.Application.
 
     Attributes:
-        readiness: asked on each request, so it must be cheap.
-        now: UTC. new_id: UUIDv7.
+        readiness: for /readyz, and to say why nobody is let in.
+        lets_in: whether the table is loaded and young enough; asked on each request, so it must be cheap.
+        figures: content type and text of /metrics.
+        now: UTC. new_id: UUIDv7. draw_bits: a number of that many random bits.
         trusted_proxies: our own, whose word about a client's address counts.
     """
 
     services: Services
     readiness: Callable[[], Readiness]
+    lets_in: Callable[[], bool]
+    figures: Callable[[], tuple[str, bytes]]
     now: Callable[[], datetime]
     new_id: Callable[[], str]
+    draw_bits: Callable[[int], int]
     trusted_proxies: Sequence[Network] = ()
+    passes: Passes = field(default_factory=Passes)
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
+    def admit(self, head: Head) -> Pass | None:
+        """Looks at the key of a request for an engine; None for every other request that may be answered.
+
+        Raises:
+            Refusal: no such page or method; or as admission.admit.
+        """
+        route = ROUTES.get(head.path)
+        if route is None:
+            if not _is_page(head.path):
+                raise Refusal(404, "unknown_url", "There is nothing at this address; the API's paths begin with /v1/.")
+            _allow(head.method, "GET")
+            return None
+        _allow(head.method, "POST")
+        return self._pass(head, route, head.started_s)
+
+    def max_body_bytes(self, head: Head) -> int:
+        route = ROUTES.get(head.path)
+        return route.max_body_bytes if route else 0
+
+    def answer(self, head: Head, admitted: Pass | None, body: bytes, reply: Reply) -> Attendant | None:
+        """Answers now, or starts an exchange that will.
+
+        Raises:
+            Refusal: as in the README's table; nothing has been sent.
+        """
+        if admitted is None:
+            self._page(head, reply)
+            return None
+        return self._infer(head, admitted, body, reply)
+
+    def refusal(self, head: Head | None, refusal: Refusal) -> tuple[int, Headers, bytes]:
+        route = ROUTES.get(head.path) if head else None
         request_id = self.new_id()
-        try:
-            await self._answer(scope, receive, send, request_id)
-        except Refusal as refusal:
-            await _send_reply(send, refusal.status, error_body(refusal), request_id, refusal.headers)
-        except _ClientLeftError:
-            return
+        self.services.watch.refused(refusal.code, refusal.status, request_id=request_id)
+        headers = (_JSON, (b"x-request-id", request_id.encode()), *refusal.headers)
+        return refusal.status, headers, error_reply(route, refusal, request_id)
 
-    async def _answer(self, scope: Message, receive: Receive, send: Send, request_id: str) -> None:
-        method, path = scope["method"], scope["path"]
-        if path in {"/healthz", "/readyz"}:
-            status, body = (200, b'{"status":"ok"}') if path == "/healthz" else self._readyz()
-            await _send_reply(send, status, body, request_id)
-        elif path in INFERENCE_PATHS:
-            _allow(method, "POST")
-            await self._infer(scope, receive, send, request_id)
-        elif path == MODELS_PATH or path.startswith(f"{MODELS_PATH}/"):
-            _allow(method, "GET")
-            await _send_reply(send, 200, self._models(scope), request_id)
-        else:
-            raise Refusal(404, "unknown_url", "There is nothing at this address; the API's paths begin with /v1/.")
+    def _page(self, head: Head, reply: Reply) -> None:
+        status, content_type, body = 200, "application/json", b'{"status":"ok"}'
+        if head.path == "/readyz":
+            status, body = self._readyz()
+        elif head.path == "/metrics":
+            content_type, body = self.figures()
+        elif head.path != "/healthz":
+            key, asked = self._admit(head, "models")
+            if head.path.startswith(QUEUE_PATH):
+                body = self.services.queue.told(key.row.organization_id, head.path.removeprefix(QUEUE_PATH))
+            else:
+                body = self._models(head.path, key, asked)
+        headers = ((b"content-type", content_type.encode()), (b"x-request-id", self.new_id().encode()))
+        reply.whole(status, headers, body)
 
     def _readyz(self) -> tuple[int, bytes]:
         readiness = self.readiness()
@@ -110,15 +150,14 @@ class Gateway:
         well = readiness.ready and readiness.trusted and accepting
         return 200 if well else 503, msgspec.json.encode(body)
 
-    def _models(self, scope: Message) -> bytes:
-        key, asked = self._admit(scope, "models")
+    def _models(self, path: str, key: KnownKey, asked: Asked) -> bytes:
         table, caller = self.services.table(), key.row.organization_id
-        name = scope["path"].removeprefix(MODELS_PATH).removeprefix("/")
+        name = path.removeprefix(MODELS_PATH).removeprefix("/")
         if name:
             return model_body(find_live(table, caller, key.scope, name, asked.now))
         return models_body(list_live(table, caller, key.scope, asked.now))
 
-    def _admit(self, scope: Message, endpoint: Endpoint) -> tuple[KnownKey, Asked]:
+    def _admit(self, head: Head, endpoint: Endpoint) -> tuple[KnownKey, Asked]:
         readiness = self.readiness()
         if not readiness.ready:
             raise Refusal(503, "gateway_starting", "The gateway is still loading its table.", headers=_RETRY_LATER)
@@ -127,98 +166,95 @@ class Gateway:
                 f"The gateway has not heard for {readiness.age_s:.0f} s which keys still hold, so it lets none in."
             )
             raise Refusal(503, "key_table_too_old", message, headers=_RETRY_LATER)
-        headers = scope["headers"]
-        address = address_of((scope.get("client") or ("",))[0], headers, self.trusted_proxies)
-        asked = Asked(headers=headers, endpoint=endpoint, address=address, now=self.now())
+        address = address_of(head.peer, head.headers, self.trusted_proxies)
+        asked = Asked(headers=head.headers, endpoint=endpoint, address=address, now=self.now())
         return admit(asked, self.services.table()), asked
 
-    async def _infer(self, scope: Message, receive: Receive, send: Send, request_id: str) -> None:
-        started_s = self.services.now_s()
-        endpoint = INFERENCE_PATHS[scope["path"]]
-        self._admit(scope, endpoint)
-        body = await _read_body(scope["headers"], receive)
-        key, asked = self._admit(scope, endpoint)  # once more: the body may have taken a minute
-        if not self.services.meter.accepting:
-            message = "The gateway cannot keep usage records at the moment, so it takes no requests."
-            raise Refusal(503, "usage_not_kept", message, headers=_RETRY_LATER)
-        ask = parse_request(scope["path"], body)
-        require_model(key, asked, ask.model)
-        exchange = Exchange(
+    def _pass(self, head: Head, route: Route, now_s: float) -> Pass:
+        table = self.services.table()
+        found = self.passes.find(head, table, now_s) if self.lets_in() else None
+        if found is None:
+            key, asked = self._admit(head, route.endpoint)
+            found = Pass(
+                route=route,
+                key=key,
+                asked=asked,
+                table=table,
+                position=table.position,
+                until_s=now_s + FRESH_S,
+                aims={},
+            )
+            self.passes.keep(head, found)
+        return found
+
+    def _aim(self, found: Pass, model: str) -> Aim:
+        aim = found.aims.get(model)
+        if aim is None:
+            table, caller, asked = found.table, found.key.row.organization_id, found.asked
+            require_model(found.key, asked, model_name(table, caller, model))
+            target = resolve(table, caller, model, asked.now)
+            place = target.organization_id, target.model_code
+            aim = Aim(target=target, place=place, limits=table.limits_of(caller), openings={})
+            if len(found.aims) < MAX_AIMS:
+                found.aims[model] = aim
+        return aim
+
+    def _infer(self, head: Head, admitted: Pass, body: bytes, reply: Reply) -> Attendant:
+        services, route, now_s = self.services, admitted.route, self.services.now_s()
+        if not admitted.holds(services.table(), now_s):  # the body may have taken a minute
+            admitted = self._pass(head, route, now_s)
+        if not services.meter.accepting:
+            raise usage_not_kept()
+        ask = parse_request(route, head.headers, body)
+        aim, request_id, now = self._aim(admitted, ask.model), self.new_id(), self.now()
+        cap = aim.limits.max_completion_tokens
+        needed = estimate(
+            len(body),
+            aim.target.price,
+            generates=bool(route.tokens_field),
+            max_tokens=ask.max_tokens,
+            cap=cap,
+            answers=ask.answers * ask.prompts,
+        )
+        grant = services.limits.admit(
+            admitted.key,
+            aim.limits,
+            tokens=needed.tokens,
+            spend_eur_micros=needed.spend_eur_micros,
             request_id=request_id,
-            key=key.row,
-            target=resolve(self.services.table(), key.row.organization_id, ask.model, asked.now),
-            path=scope["path"],
+            now=now,
+            now_s=now_s,
+        )
+        inference = Inference(
+            request_id=request_id,
+            key=admitted.key,
+            target=aim.target,
+            route=route,
             ask=ask,
             body=body,
-            headers=scope["headers"],
-            at=asked.now,
-            started_s=started_s,
+            given=head.given,
+            at=now,
+            started_s=head.started_s,
+            max_tokens=cap,
+            grant=grant,
+            trace=trace_of(head.given, self.draw_bits),
+            place=aim.place,
+            openings=aim.openings,
         )
+        exchange = Exchange(inference, services, reply)
         try:
-            await serve(exchange, self.services, receive, send)
-        except Refusal:
+            exchange.start()
+        except BaseException:
+            grant.settle(tokens=0)
             raise
-        except Exception as error:
-            log.exception("request_failed", request_id=request_id)
-            if exchange.head_sent:
-                raise
-            raise Refusal(
-                500, "internal_error", "The gateway failed. Try again, and tell us this request id."
-            ) from error
+        return exchange
 
 
-class _ClientLeftError(Exception):
-    """The connection closed before the request was whole; nobody is left to answer."""
-
-
-async def _read_body(headers: Headers, receive: Receive) -> bytes:
-    """The whole body.
-
-    Raises:
-        Refusal: 413 over MAX_BODY_BYTES, announced or counted; 408 too slow.
-    """
-    announced = next((value for name, value in headers if name == b"content-length"), b"0")
-    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-        raise _too_large()
-    parts: list[bytes] = []
-    length = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _ClientLeftError
-                parts.append(message.get("body", b""))
-                length += len(parts[-1])
-                if length > MAX_BODY_BYTES:
-                    raise _too_large()
-                if not message.get("more_body", False):
-                    return b"".join(parts)
-    except TimeoutError as error:
-        raise Refusal(408, "request_timeout", f"The body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from error
-
-
-def _too_large() -> Refusal:
-    message = f"A request body has at most {MAX_BODY_BYTES // (1024 * 1024)} MiB."
-    return Refusal(413, "request_too_large", message)
+def _is_page(path: str) -> bool:
+    return path in {"/healthz", "/readyz", "/metrics", MODELS_PATH} or path.startswith((f"{MODELS_PATH}/", QUEUE_PATH))
 
 
 def _allow(method: str, allowed: str) -> None:
     if method != allowed:
         message = f"Use {allowed} here."
         raise Refusal(405, "method_not_allowed", message, headers=((b"allow", allowed.encode()),))
-
-
-async def _send_reply(send: Send, status: int, body: bytes, request_id: str, headers: Headers = ()) -> None:
-    start: dict[str, Any] = {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            *reply_headers(request_id),
-            *headers,
-        ],
-    }
-    await send(start)
-    await send({"type": "http.response.body", "body": body, "more_body": False})

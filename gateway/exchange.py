@@ -1,280 +1,391 @@
 """One admitted request on its way: a worker is chosen, its answer relayed, its account written, whatever ends it.
 
-    choose ──> open ──> relay ──> client          nothing sent to the client yet: once more, on another worker
-                 └── failed ──┤                   something sent: a stream ends with an error event, the rest is cut
-    client gone ──────────────┴──> engine's connection closed at once ──> one usage record
+    choose ──> call ──> relay ──> client          nothing sent to the client yet: once more, on another worker
+      │          └── failed ──┤                   something sent: a stream ends with an error event, the rest is cut
+      └─ none free: queue     │
+    client gone ──────────────┴──> engine told at once, what it had sent is counted ──> one usage record
 
-Two tasks run for each request: one pumps bytes, one waits for the client to leave, because an ASGI server drops what is
-sent to a client that has gone and tells nobody but `receive`.
+It is both ends' listener: the client's connection tells it of leaving and slowness (Attendant), the engine's of the
+answer (Answering). No task runs for it. The surprising rule: when the client leaves a stream, the exchange lives on
+until the engine has stopped, for at most COUNT_OUT_S, because what the engine had made by then is what is billed.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
-
-import aiohttp
 import structlog
 
-from domain.usage import Outcome, UsageRecord
+from domain.usage import Outcome, cost_of
+from gateway.account import Account, Inference, Progress, draft_of, ending_of, opening_of
+from gateway.affinity import affinity_of
+from gateway.calls import origin_of
 from gateway.choice import choose, why_none
-from gateway.loads import Loads
-from gateway.meter import Meter
+from gateway.client_answer import ClientAnswer
+from gateway.engine_answer import EngineRefusal, failure_refusal
+from gateway.engine_request import engine_request
+from gateway.errors import does_not_support
+from gateway.foreign import key_unavailable
+from gateway.http import Call, Headers, Reply, UpstreamFailure
+from gateway.patience import patience_of
+from gateway.queueing import Waiting
 from gateway.relay import Relay
-from gateway.resolution import Target
-from gateway.upstream import Answer, Timeouts, UpstreamFailure, open_answer
-from gateway.wire import Ask, Headers, Refusal, body_for_engine, error_event
-from projections.routing_rows import KeyRow
-from projections.routing_table import RoutingTable, Worker
+from gateway.services import Services, usage_not_kept
+from gateway.wire import Refusal, body_for_engine
+from projections.routing_workers import Worker
 
-MAX_ATTEMPTS = 2
-"""One request reaches for at most two connections; more would multiply the load of a fleet in trouble."""
+MAX_ATTEMPTS = 3
+"""One request reaches for at most so many workers; more would multiply the load of a fleet in trouble."""
 CLIENT_GONE = 499
 """The status that a record shows for a client who left before any answer; nginx's word for it."""
-
-_FORWARDED = frozenset({b"content-type", b"accept", b"x-inventiv-session"})
-"""The client's headers that an engine sees."""
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Services:
-    """What every exchange works with; one for the life of the process."""
-
-    table: Callable[[], RoutingTable]
-    loads: Loads
-    meter: Meter
-    session: aiohttp.ClientSession
-    now_s: Callable[[], float]
-    timeouts: Timeouts = Timeouts()  # noqa: RUF009 - a frozen struct
-
-
-@dataclass(kw_only=True)
 class Exchange:
-    """One request's facts, and what became of it; `target` stays as it was when the request came."""
+    """One request. `start` it once; from then on it is driven by what its two ends and the queue tell it.
 
-    request_id: str
-    key: KeyRow
-    target: Target
-    path: str
-    ask: Ask
-    body: bytes
-    headers: Headers
-    at: datetime
-    started_s: float
-    worker: Worker | None = None
-    relay: Relay | None = None
-    status: int = CLIENT_GONE
-    head_sent: bool = False
-    first_content_s: float | None = None
-    broken: bool = False
-    recorded: bool = False
-
-
-async def serve(exchange: Exchange, services: Services, receive: Receive, send: Send) -> None:
-    """Answers the client and records the request's usage exactly once, if a worker was chosen.
-
-    Raises:
-        Refusal: nobody could answer, and nothing has been sent.
+    Implements http.Attendant and http.Answering.
     """
-    pump = asyncio.ensure_future(_pump(exchange, services, send))
-    gone = asyncio.ensure_future(_client_gone(receive))
-    try:
-        await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError:  # this gateway stops and waits no longer
-        exchange.broken = True
-        raise
-    finally:
-        pump.cancel()
-        gone.cancel()
-        await asyncio.gather(pump, gone, return_exceptions=True)
-        exchange.broken = exchange.broken or not (pump.cancelled() or pump.exception() is None)
-        _record(exchange, services)
-    if not pump.cancelled():
-        pump.result()
 
-
-async def _client_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _pump(exchange: Exchange, services: Services, send: Send) -> None:
-    tried: set[str] = set()
-    failure: UpstreamFailure | None = None
-    for _ in range(MAX_ATTEMPTS):
-        worker = _next_worker(exchange, services, tried, failure)
-        if worker is None:
-            break
-        exchange.worker = worker
-        tried.add(worker.instance_id)
-        try:
-            with services.loads.request_on(worker.instance_id):
-                await _relay(exchange, worker, services, send)
-        except UpstreamFailure as error:
-            failure = error
-            log.warning(
-                "upstream_failed", request_id=exchange.request_id, instance_id=worker.instance_id, reason=str(error)
-            )
-            if exchange.head_sent or error.kind == "silent":
-                break
-        else:
-            return
-    await _give_up(exchange, services, send, failure)
-
-
-def _next_worker(
-    exchange: Exchange, services: Services, tried: set[str], failure: UpstreamFailure | None
-) -> Worker | None:
-    """The best worker not tried yet.
-
-    When there is none after a dropped connection: the same again on a fresh one, since the connection may have been a
-    reused one that the engine was just closing.
-    """
-    table, target = services.table(), exchange.target
-    workers = table.candidates(target.organization_id, target.model_code)
-    worker = choose(workers, load_of=services.loads.of, is_stale=services.loads.is_stale, excluded=tried)
-    if worker is None and failure is None:
-        is_own = target.organization_id == exchange.key.organization_id
-        missing = table.missing_flags(target.organization_id, target.model_code) if is_own else ()
-        raise why_none(exchange.ask.model, missing)
-    if worker is None and failure is not None and failure.kind == "dropped":
-        return exchange.worker
-    return worker
-
-
-async def _relay(exchange: Exchange, worker: Worker, services: Services, send: Send) -> None:
-    ask = exchange.ask
-    relay = exchange.relay = Relay(hides_usage=not ask.wants_usage)
-    exchange.first_content_s = None
-    url = worker.engine_url.rstrip("/") + exchange.path
-    body = body_for_engine(exchange.body, ask, exchange.target.model_code)
-    headers = _engine_headers(exchange)
-    async with open_answer(services.session, url, body, headers, stream=ask.stream, limits=services.timeouts) as answer:
-        relay.start(answer.content_type)
-        while data := await answer.read():
-            out = relay.receive(data)
-            if relay.has_content and exchange.first_content_s is None and answer.status < 400:
-                exchange.first_content_s = services.now_s()
-            if relay.finished:
-                exchange.status = answer.status
-                _record(exchange, services)
-            if out:
-                await _send_head(exchange, answer, send)
-                await send({"type": "http.response.body", "body": out, "more_body": True})
-        out = relay.end()
-        exchange.status = answer.status
-        _record(exchange, services)
-        await _send_head(exchange, answer, send, length=None if relay.is_stream else len(out))
-        await send({"type": "http.response.body", "body": out, "more_body": False})
-
-
-def _engine_headers(exchange: Exchange) -> dict[str, str]:
-    """Built from scratch: no key, no cookie, no hop-by-hop header of the client's ever reaches an engine."""
-    given = {name: value.decode("latin-1") for name, value in exchange.headers if name in _FORWARDED}
-    return {
-        "content-type": given.get(b"content-type", "application/json"),
-        "accept": given.get(b"accept", "*/*"),
-        "accept-encoding": "identity",
-        "x-request-id": exchange.request_id,
-        **({"x-inventiv-session": given[b"x-inventiv-session"]} if b"x-inventiv-session" in given else {}),
-    }
-
-
-async def _send_head(exchange: Exchange, answer: Answer, send: Send, *, length: int | None = None) -> None:
-    if exchange.head_sent:
-        return
-    exchange.head_sent = True
-    exchange.status = answer.status
-    headers = [(b"content-type", answer.content_type), *reply_headers(exchange.request_id)]
-    if length is not None:
-        headers.append((b"content-length", str(length).encode()))
-    else:
-        headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-
-
-def reply_headers(request_id: str) -> Headers:
-    """What every reply of the gateway carries."""
-    return [(b"x-request-id", request_id.encode())]
-
-
-async def _give_up(exchange: Exchange, services: Services, send: Send, failure: UpstreamFailure | None) -> None:
-    """No engine answered, or one broke off."""
-    relay = exchange.relay
-    exchange.broken = relay is None or not relay.finished
-    refusal = _failure_refusal(exchange, failure)
-    if not exchange.head_sent:
-        exchange.status = refusal.status
-        raise refusal
-    _record(exchange, services)
-    if relay is not None and relay.is_stream:
-        last_words = b"" if relay.finished else relay.break_off() + error_event(refusal)
-        await send({"type": "http.response.body", "body": last_words, "more_body": False})
-    # An answer in one piece is left incomplete: the server then cuts the connection, and the client sees that.
-
-
-def _failure_refusal(exchange: Exchange, failure: UpstreamFailure | None) -> Refusal:
-    if failure is not None and failure.kind == "unreachable":
-        return Refusal(502, "upstream_unreachable", "The model's worker could not be reached. Try again.")
-    if failure is not None and failure.kind == "silent":
-        return Refusal(504, "upstream_timeout", "The model's worker did not answer in time.")
-    began = " after its answer had begun" if exchange.head_sent else ""
-    return Refusal(502, "upstream_read_failed", f"The model's worker broke off{began}. Try again.")
-
-
-def _record(exchange: Exchange, services: Services) -> None:
-    """Writes the request's account; the first call counts."""
-    worker = exchange.worker
-    if exchange.recorded or worker is None:
-        return
-    exchange.recorded = True
-    counts = (exchange.relay or Relay(hides_usage=False)).counts
-    services.meter.record(
-        UsageRecord(
-            request_id=exchange.request_id,
-            organization_id=exchange.key.organization_id,
-            api_key_id=exchange.key.id,
-            deployment_id=worker.deployment_id,
-            instance_id=worker.instance_id,
-            model_code=worker.model_code,
-            endpoint=exchange.path,
-            at=exchange.at,
-            streamed=exchange.ask.stream,
-            outcome=_outcome(exchange),
-            status_code=exchange.status,
-            finish_reason=counts.finish_reason,
-            prompt_tokens=counts.prompt_tokens,
-            completion_tokens=counts.completion_tokens,
-            cached_tokens=counts.cached_tokens,
-            counted_by=counts.counted_by,
-            ttft_ms=_ms(exchange.first_content_s, exchange.started_s),
-            duration_ms=round(1000 * (services.now_s() - exchange.started_s), 3),
-            provider_organization_id=exchange.target.provider,
-            offering_id=exchange.target.offering_id,
-            share_id=exchange.target.share_id,
-            input_eur_micros_per_million=exchange.target.price.input_eur_micros_per_million,
-            output_eur_micros_per_million=exchange.target.price.output_eur_micros_per_million,
-        )
+    __slots__ = (
+        "_affinity",
+        "_answer",
+        "_asked",
+        "_booked",
+        "_call",
+        "_client_gone",
+        "_content_type",
+        "_is_slow",
+        "_opening",
+        "_progress",
+        "_refusing",
+        "_relay",
+        "_services",
+        "_slot",
+        "_tried",
+        "_waiting",
+        "_worker",
     )
 
+    def __init__(self, asked: Inference, services: Services, reply: Reply) -> None:
+        self._asked = asked
+        self._services = services
+        self._answer = ClientAnswer(asked, reply)
+        session = asked.given.get(b"x-inventiv-session", b"")
+        self._affinity = affinity_of(session, asked.body, asked.key.row.organization_id)
+        self._progress = Progress(status=CLIENT_GONE)
+        self._relay: Relay  # both of the newest attempt
+        self._worker: Worker
+        self._call: Call | None = None
+        self._tried: tuple[str, ...] = ()
+        self._waiting: Waiting | None = None
+        self._slot = -1
+        self._opening = b""
+        self._content_type = b""
+        self._refusing: EngineRefusal | None = None
+        self._booked = self._client_gone = self._is_slow = False
 
-def _outcome(exchange: Exchange) -> Outcome:
-    relay = exchange.relay
-    if exchange.broken or (relay is not None and relay.failed):
-        return "upstream_failed"
-    if relay is None or not relay.finished:
-        return "client_left"
-    if exchange.status >= 500:
-        return "upstream_failed"
-    return "refused_by_engine" if exchange.status >= 400 else "completed"
+    # ---- the way to a worker
 
+    def start(self) -> None:
+        """Finds a worker, or a place in the queue.
 
-def _ms(moment_s: float | None, started_s: float) -> float | None:
-    return None if moment_s is None else round(1000 * (moment_s - started_s), 3)
+        Raises:
+            Refusal: neither; nothing has been sent, and nothing is booked.
+        """
+        queue, asked = self._services.queue, self._asked
+        self._services.budget.earned()
+        if not queue.has_waiting(asked.place) and self._ask_a_worker():
+            return
+        patience = patience_of(asked.given)
+        wait_s = patience.wait_s(has_ready_worker=self._is_ready(), default_s=self._services.queue_wait_s)
+        if wait_s <= 0:
+            raise self._none_ready()
+        self._waiting = Waiting(
+            place=asked.place,
+            tenant=asked.key.row.organization_id,
+            priority=patience.priority,
+            deadline_s=self._services.now_s() + wait_s,
+            wake=self._woken,
+            refuse=self._refused_by_queue,
+            ticket=patience.ticket,
+            size_bytes=len(asked.body),
+        )
+        queue.enter(self._waiting)
+
+    def _none_ready(self) -> Refusal:
+        asked, workers = self._asked, self._services.table().ready(*self._asked.place)
+        if any(self._secret_of(worker) is None for worker in workers):
+            return key_unavailable()
+        is_own = asked.target.organization_id == asked.key.row.organization_id
+        missing = self._services.table().missing_flags(*asked.place) if is_own else ()
+        return why_none(asked.ask.model, missing)
+
+    def _is_ready(self) -> bool:
+        """Whether workers are ready, and only have no room; False: there are none, but some may come.
+
+        Raises:
+            Refusal: 400 model_does_not_support: to wait would not help.
+        """
+        services, asked = self._services, self._asked
+        workers = services.table().ready(*asked.place)
+        if workers and not any(self._speaks(worker) for worker in workers):
+            raise does_not_support(asked.ask.model, asked.route)
+        return any(
+            self._speaks(worker) and self._is_well(worker) and self._secret_of(worker) is not None for worker in workers
+        )
+
+    def _woken(self) -> bool:
+        """It is this one's turn; True when a worker was found."""
+        self._progress.queue_s = self._services.now_s() - self._asked.started_s
+        try:
+            if not self._ask_a_worker():
+                return False
+        except Refusal as refusal:
+            self._asked.grant.settle(tokens=0)
+            self._refuse(refusal)
+        self._waiting = None
+        return True
+
+    def _refused_by_queue(self, refusal: Refusal) -> None:
+        """It has waited too long, or was pushed out."""
+        self._waiting = None
+        self._asked.grant.settle(tokens=0)
+        self._refuse(refusal)
+
+    def _ask_a_worker(self) -> bool:
+        """Calls the best worker that is free; False when none is.
+
+        Raises:
+            Refusal: 503 usage_not_kept.
+        """
+        services = self._services
+        worker = choose(
+            services.table().ready(*self._asked.place),
+            load_of=services.loads.of,
+            may_take=self._may_take,
+            draw=services.draw,
+            affinity=self._affinity,
+            excluded=self._tried,
+        )
+        if worker is None:
+            return False
+        self._ask(worker)
+        return True
+
+    def _may_take(self, worker: Worker) -> bool:
+        return (
+            self._services.loads.has_room(worker)
+            and self._speaks(worker)
+            and self._is_well(worker)
+            and self._secret_of(worker) is not None
+        )
+
+    def _secret_of(self, worker: Worker) -> str | None:
+        """None while it cannot be read; "" for an engine that wants none."""
+        return self._services.secret_of(worker.credential_id) if worker.credential_id else ""
+
+    def _speaks(self, worker: Worker) -> bool:
+        return worker.endpoints is None or self._asked.route.endpoint in worker.endpoints
+
+    def _is_well(self, worker: Worker) -> bool:
+        services, name = self._services, worker.instance_id
+        return services.breakers.may_call(name) and (worker.foreign or not services.loads.is_stale(name))
+
+    def _ask(self, worker: Worker) -> None:
+        """Sends the request, after it was noted down."""
+        services, asked, name = self._services, self._asked, worker.instance_id
+        origin = origin_of(worker.engine_url, foreign=worker.foreign)
+        self._worker, self._relay, self._refusing = worker, Relay(asked.route, asked.ask), None
+        self._tried = (*self._tried, name)
+        self._progress.attempts += 1
+        self._progress.first_content_s = None
+        opening = opening_of(asked, worker)
+        slot = services.meter.open(draft_of(opening), self._slot)
+        if slot < 0:
+            raise usage_not_kept()
+        self._slot, self._opening = slot, opening
+        services.loads.began(name)
+        services.breakers.began(name)
+        services.queue.began(asked.place, asked.key.row.organization_id)
+        call = services.calls.begin(
+            origin,
+            engine_request(origin, asked, self._body_for(worker), secret=self._secret_of(worker) or ""),
+            self,
+            timeouts=services.streamed if asked.ask.stream else services.plain,
+        )
+        self._call = call
+        if self._is_slow:
+            call.pause()
+
+    def _body_for(self, worker: Worker) -> bytes:
+        asked, cap = self._asked, self._asked.max_tokens
+        if cap is not None and worker.context_tokens:
+            cap = min(cap, worker.context_tokens)  # engines refuse a bound that is longer than their context
+        model = worker.engine_model or worker.model_code
+        return body_for_engine(asked.route, asked.body, asked.ask, model, max_tokens=cap, foreign=worker.foreign)
+
+    # ---- what the engine says
+
+    def answer_begun(self, status: int, headers: Headers) -> None:
+        worker = self._worker
+        self._content_type = b"application/json"
+        for name, value in headers:
+            if name == b"content-type":
+                self._content_type = value
+        if status < 500:  # a refusal is a sign of life
+            self._services.breakers.succeeded(worker.instance_id)
+        if status >= 300:
+            self._refusing = EngineRefusal(self._asked.route, worker, status, headers)
+        else:
+            self._progress.status = status
+            self._relay.start(self._content_type)
+
+    def answer_data(self, data: bytes, *, ended: bool) -> None:
+        if self._refusing is not None:
+            self._refusing.add(data)
+            if ended:
+                self._engine_refused(self._refusing)
+            return
+        relay = self._relay
+        out = relay.receive(data, ended=ended)
+        if relay.has_content and self._progress.first_content_s is None:
+            self._progress.first_content_s = self._services.now_s()
+        if relay.finished:
+            self._book("client_left" if self._client_gone else "upstream_failed" if relay.failed else "completed")
+        elif relay.progress:
+            self._services.meter.progress(self._slot, relay.progress)
+        if ended:
+            self._end(out)
+            self._let_go()
+        elif out and not self._client_gone:
+            self._send(out)
+
+    def answer_failed(self, failure: UpstreamFailure) -> None:
+        self._let_go(failed=not self._client_gone)
+        if self._client_gone:
+            self._book("client_left")
+            return
+        log.warning(
+            "upstream_failed",
+            request_id=self._asked.request_id,
+            instance_id=self._worker.instance_id,
+            kind=failure.kind,
+            reason=str(failure),
+        )
+        if self._relay.finished:
+            self._end(b"")
+        elif self._answer.begun:
+            self._break_off(failure_refusal(failure, begun=True))
+        elif failure.kind == "silent" or not self._ask_another():
+            self._give_up(failure_refusal(failure, begun=False))
+
+    def _engine_refused(self, refusing: EngineRefusal) -> None:
+        """The whole of an engine's error is there: tried elsewhere, translated, or passed on as it is."""
+        self._let_go(failed=refusing.is_temporary)
+        if self._client_gone:
+            self._book("client_left")
+        elif not (refusing.is_temporary and self._ask_another()):
+            self._pass_on(refusing)
+
+    def _pass_on(self, refusing: EngineRefusal) -> None:
+        outcome: Outcome = "upstream_failed" if refusing.status >= 500 else "refused_by_engine"
+        refusal = refusing.translated()
+        if refusal is not None:
+            self._give_up(refusal, outcome)
+            return
+        self._progress.status = refusing.status
+        self._book(outcome)
+        self._answer.whole(refusing.status, self._content_type, refusing.body, refusing.kept_headers)
+
+    def _ask_another(self) -> bool:
+        """Once more elsewhere, as long as nothing was sent, attempts are left and the fleet's budget allows it."""
+        if self._answer.begun or self._progress.attempts >= MAX_ATTEMPTS or not self._services.budget.spend():
+            return False
+        try:
+            asked = self._ask_a_worker()
+        except Refusal:
+            return False
+        if asked:
+            self._services.watch.retried()
+        return asked
+
+    # ---- what the client does
+
+    def client_left(self) -> None:
+        self._client_gone = True
+        if self._waiting is not None:
+            self._services.queue.leave(self._waiting)
+            self._waiting = None
+            self._asked.grant.settle(tokens=0)
+        elif self._call is not None and self._asked.ask.stream:
+            self._call.resume()
+            self._call.count_out()
+        elif self._call is not None:
+            # Of an answer in one piece nothing can be counted before it is there.
+            self._call.leave()
+            self._let_go()
+            self._book("client_left")
+
+    def client_slow(self) -> None:
+        self._is_slow = True
+        if self._call is not None:
+            self._call.pause()
+
+    def client_ready(self) -> None:
+        self._is_slow = False
+        if self._call is not None:
+            self._call.resume()
+
+    # ---- what the client gets
+
+    def _send(self, data: bytes) -> None:
+        self._answer.send(self._progress.status, self._content_type, data, is_stream=self._relay.is_stream)
+
+    def _end(self, data: bytes) -> None:
+        self._answer.end(self._progress.status, self._content_type, data, is_stream=self._relay.is_stream)
+
+    def _break_off(self, refusal: Refusal) -> None:
+        self._book("upstream_failed")
+        self._answer.break_off(refusal, self._relay.break_off())
+
+    def _give_up(self, refusal: Refusal, outcome: Outcome = "upstream_failed") -> None:
+        """Before the first byte: a proper answer."""
+        self._progress.status = refusal.status
+        self._book(outcome)
+        self._refuse(refusal)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        asked = self._asked
+        self._services.watch.refused(
+            refusal.code,
+            refusal.status,
+            request_id=asked.request_id,
+            trace_id=asked.trace.trace_id,
+            booked=self._booked,
+        )
+        self._answer.refuse(refusal)
+
+    # ---- accounts
+
+    def _let_go(self, *, failed: bool = False) -> None:
+        """The worker has one request less; somebody who waits may have its place."""
+        worker, services = self._worker, self._services
+        self._call = None
+        if failed:
+            services.breakers.failed(worker.instance_id)
+        elif self._client_gone:
+            services.breakers.left(worker.instance_id)
+        services.loads.ended(worker.instance_id)
+        services.queue.ended(self._asked.place, self._asked.key.row.organization_id)
+
+    def _book(self, outcome: Outcome) -> None:
+        """Writes the request's account; the first call counts."""
+        if self._booked or not self._progress.attempts:
+            return
+        self._booked = True
+        services, asked, counts = self._services, self._asked, self._relay.counts
+        ending = ending_of(asked, counts, self._progress, outcome=outcome, now_s=services.now_s())
+        account = Account(asked, self._worker.model_code, self._opening, counts, ending)
+        services.meter.record(account.line(), self._slot)
+        prompt, completion, price = counts.prompt_tokens, counts.completion_tokens, asked.target.price
+        spent = cost_of(prompt, completion, price.input_eur_micros_per_million, price.output_eur_micros_per_million)
+        asked.grant.settle(tokens=prompt + completion, spend_eur_micros=spent)
+        services.watch.finished(account)

@@ -8,7 +8,7 @@ Everything is a plain call on one event loop: no task, no queue and no future st
 rule: a call may answer before it returns, so whoever starts one must have written down everything first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -23,12 +23,14 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         path: decoded from the target, without its query.
         peer: the address that the connection comes from; "" when unknown.
+        given: the same headers to look up; of several lines of one name, the last.
         started_s: monotonic, when its first byte was read.
     """
 
     method: str
     path: str
     headers: Headers
+    given: Mapping[bytes, bytes]
     peer: str
     started_s: float
 
@@ -57,7 +59,7 @@ class Reply(Protocol):
         ...
 
     def cut(self) -> None:
-        """A begun answer that cannot be finished: the connection is closed, so that the client sees it is incomplete."""
+        """A begun answer that cannot be finished: the connection is closed, so that the client sees that."""
         ...
 
 
@@ -115,7 +117,8 @@ class Call(Protocol):
 
     def count_out(self) -> None:
         """The client has left: tells the engine so (a half-close), and goes on telling what it had sent before it
-        stopped, until its end or COUNT_OUT_S; then `answer_data(ended=True)` or `answer_failed` as ever."""
+        stopped, until its end or COUNT_OUT_S; then `answer_data(ended=True)` or `answer_failed` as ever.
+        """
         ...
 
     def pause(self) -> None:

@@ -1,6 +1,6 @@
 """What a model's name stands for: an own model by its code, or an organisation's offering as `<slug>/<code>`. Pure.
 
-    name ──> own model of that code? ──> own workers
+    name ──> own model of that code, or of that id in the catalogue? ──> own workers
       └────> slug/code of an offering? ──> may the caller call it? ──> the provider's workers, at the caller's price
 
 The surprising rule: an own model goes first, since the codes of models may hold a slash too. Nobody else can take over
@@ -23,6 +23,8 @@ from projections.routing_table import RoutingTable
 
 OWN = "inventiv"
 """Who is said to own a model that the caller's organisation runs itself."""
+_ID_LENGTH = 36
+"""Of a UUID as text."""
 _STATUS_OF: Mapping[str, int] = {NOT_FOUND.code: 404}
 """Of refusals to call an offering; 403 where it names none."""
 
@@ -51,6 +53,7 @@ def resolve(table: RoutingTable, caller: OrganizationId, name: str, now: datetim
     Raises:
         Refusal: 404 model_not_found or offering_not_found; 403 with a code of domain/entitlement.py.
     """
+    name = model_name(table, caller, name)
     if table.knows(caller, name):
         return Target(organization_id=caller, model_code=name)
     slug, slash, code = name.partition("/")
@@ -60,6 +63,13 @@ def resolve(table: RoutingTable, caller: OrganizationId, name: str, now: datetim
     if offering is None:
         raise Refusal(404, NOT_FOUND.code, NOT_FOUND.message, param="model")
     return _target(table, caller, offering, now)
+
+
+def model_name(table: RoutingTable, caller: OrganizationId, name: str) -> str:
+    """The name that a key's scope speaks of: an own model's code where its id was given, else what was given."""
+    if len(name) != _ID_LENGTH or table.knows(caller, name):
+        return name
+    return table.model_ids.find(caller, name.lower()) or name
 
 
 def list_live(table: RoutingTable, caller: OrganizationId, scope: CompiledScope, now: datetime) -> Sequence[LiveModel]:
@@ -83,7 +93,7 @@ def find_live(table: RoutingTable, caller: OrganizationId, scope: CompiledScope,
     except Refusal:
         raise model_not_found(name) from None
     since = table.live_since(target.organization_id, target.model_code)
-    if since is None or (scope.models and name not in scope.models):
+    if since is None or (scope.models and model_name(table, caller, name) not in scope.models):
         raise model_not_found(name)
     return LiveModel(name, since, name.partition("/")[0] if target.offering_id else OWN)
 

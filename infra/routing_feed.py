@@ -12,8 +12,7 @@ after a short grace without the log does the copy have to do.
 """
 
 import asyncio
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,11 +33,13 @@ from infra.events.codec import Codec
 from infra.events.port import EventLog, GapError, UnreadableMessageError
 from infra.postgres import connect
 from infra.table_age import TableAge
+from infra.whole_files import replace_file
 from projections.checkpoint import list_checkpoints
 from projections.projection import Entry, LogDamagedError
 from projections.router import ROUTER, load_routing
 from projections.routing_rows import AGGREGATES
-from projections.routing_table import RoutingTable, decode_snapshot, encode_snapshot, table_from
+from projections.routing_snapshot import decode_snapshot, encode_snapshot
+from projections.routing_table import RoutingTable, table_from
 
 SAVE_INTERVAL_S = 5.0
 """How much of the log a gateway that starts from its snapshot alone has missed at most."""
@@ -179,13 +180,17 @@ class RoutingFeed:
         current_at = self._utc() - timedelta(seconds=self._age.age_s)
         position, snapshot = self.table.position, self.table.snapshot(current_at)
         try:
-            await asyncio.to_thread(_replace_file, self._path, encode_snapshot(snapshot))
+            await asyncio.to_thread(replace_file, self._path, encode_snapshot(snapshot))
             self._saved = (position, self._now_s())
         except OSError as error:
             _log.warning("routing_snapshot_not_saved", reason=str(error))
 
+    def lets_in(self) -> bool:
+        """Whether the table can tell who may pass; asked with each request."""
+        return self.ready.is_set() and self._age.age_s <= self._trust_s
+
     def readiness(self) -> Readiness:
-        """For /readyz, and for each request."""
+        """For /readyz."""
         age_s = self._age.age_s
         return Readiness(
             ready=self.ready.is_set(),
@@ -255,7 +260,7 @@ async def follow_heartbeats(nc: Client, loads: Loads) -> None:
         except msgspec.MsgspecError as error:
             _log.warning("heartbeat_not_understood", subject=message.subject, reason=str(error))
             return
-        loads.heard(seen.instance_id, seen.queue_depth)
+        loads.heard(seen.instance_id, seen.queue_depth, seen.kv_cache_usage)
 
     await nc.subscribe(heartbeat_subject("*", "*"), cb=hear)
 
@@ -276,16 +281,3 @@ async def _from_postgres(postgres_url: str) -> _Copy | None:
     except (psycopg.Error, OSError, msgspec.MsgspecError) as error:
         _log.warning("router_tables_unavailable", reason=str(error).strip())
         return None
-
-
-def _replace_file(path: Path, pieces: Iterable[bytes]) -> None:
-    """Old or new, never half: also after a power cut."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        for piece in pieces:
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)

@@ -319,4 +319,4 @@ def _activated(row: _ApiKey, after: Activation, entry: Entry) -> _ApiKey:
     return replace(row, technical=after.technical, economic=after.economic, **changes)
 
 
-API_KEYS = Projection("api_keys", 2, _TABLES, apply, aggregates=frozenset({"api_key"}))
+API_KEYS = Projection("api_keys", 3, _TABLES, apply, aggregates=frozenset({"api_key"}))

@@ -1,4 +1,4 @@
-"""Deployments: a model wanted N times, and how far its instances have come.
+"""Deployments: a model wanted N times, and how far its instances have come; or an upstream that answers in their place.
 
 It folds the events of both: a deployment's own, and those of its instances, each through the domain's own evolve. The
 surprising rule: a refused wish is on record as it was spoken, so its numbers and names may be beyond reason, and no
@@ -16,12 +16,21 @@ from domain.deployment import DeploymentEvent, DeploymentRefused, DeploymentRequ
 from domain.ids import DeploymentId, InstanceId, OrganizationId
 from domain.instance import INSTANCE
 from domain.instance_state import ENDED, Instance
+from domain.upstream import (
+    Upstream,
+    UpstreamActivated,
+    UpstreamConnected,
+    UpstreamDeactivated,
+    UpstreamEvent,
+    UpstreamKeyReplaced,
+)
+from domain.upstream import evolve as upstream_after
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, MAX_PAGE_ROWS, find_all, find_one
 from projections.table import Table, fingerprint, known, never_begun
 
 _TABLES = f"""
--- states are {fingerprint(Instance)}
+-- states are {fingerprint(Instance)}, upstreams {fingerprint(Upstream)}
 CREATE TABLE deployments (
     id text PRIMARY KEY,
     organization_id text NOT NULL,
@@ -35,7 +44,8 @@ CREATE TABLE deployments (
     error_code text NOT NULL,
     error_message text NOT NULL,
     created_at timestamptz NOT NULL,
-    stopped_at timestamptz
+    stopped_at timestamptz,
+    upstream bytea
 );
 CREATE INDEX deployments_by_organization ON deployments (organization_id, created_at);
 CREATE TABLE deployment_instances (
@@ -47,6 +57,9 @@ CREATE TABLE deployment_instances (
 );
 CREATE INDEX deployment_instances_by_deployment ON deployment_instances (deployment_id, ordinal)
 """
+
+UPSTREAM = "upstream"
+"""Stands for the engine of a deployment without machines; their places, numbers and prices are empty."""
 
 Status = Literal["refused", "starting", "ready", "degraded", "failed", "stopping", "stopped"]
 
@@ -60,6 +73,7 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
         instance_ids: those that were requested so far, by ordinal.
         status: see `status_of`.
         error_code, error_message: why it was refused, else empty.
+        upstream: what answers in place of instances; None for machines.
     """
 
     id: DeploymentId
@@ -78,6 +92,7 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
     error_message: str
     created_at: datetime
     stopped_at: datetime | None
+    upstream: Upstream | None = None
 
 
 class _Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +109,7 @@ class _Deployment(msgspec.Struct, frozen=True, kw_only=True):
     error_message: str
     created_at: datetime
     stopped_at: datetime | None
+    upstream: bytes | None = None
 
 
 class _Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +123,7 @@ class _Instance(msgspec.Struct, frozen=True, kw_only=True):
 _deployments = Table("deployments", _Deployment, key=("id",))
 _instances = Table("deployment_instances", _Instance, key=("id",))
 _states = msgspec.json.Decoder(Instance)
+_upstreams = msgspec.json.Decoder(Upstream)
 
 FAILED_STATUSES = frozenset({"provisioning_failed", "startup_failed", "failed"})
 
@@ -186,30 +203,33 @@ async def list_standing(connection: Connection, organization_id: str) -> list[De
 
 async def count_standing_of(connection: Connection, model_code: str, organization_id: str | None) -> int:
     """Deployments of the model that are still wanted, by one organisation or (None) by any: who asks for those must see
-    across tenants. A code means an organisation's own model before the platform's, so this may count too many.
+    across tenants. A code means an organisation's own model before the platform's, so this may count too many. An
+    upstream needs no model in the catalogue.
     """
     query = """
         SELECT count(*) AS count FROM deployments
-        WHERE model_code = %(code)s AND stopped_at IS NULL AND error_code = ''
+        WHERE model_code = %(code)s AND stopped_at IS NULL AND error_code = '' AND engine <> %(upstream)s
           AND (%(organization)s::text IS NULL OR organization_id = %(organization)s)
     """
-    cursor = await connection.execute(query, {"code": model_code, "organization": organization_id})
+    parameters = {"code": model_code, "organization": organization_id, "upstream": UPSTREAM}
+    cursor = await connection.execute(query, parameters)
     (row,) = await cursor.fetchall()
     return int(row[0])
 
 
 def _view(*, instance_ids: list[InstanceId], statuses: list[str], **columns: Any) -> DeploymentView:
     row = _Deployment(**columns)
+    upstream = _upstreams.decode(row.upstream) if row.upstream else None
+    status = status_of(
+        refused=bool(row.error_code), stopped=row.stopped_at is not None, wanted=row.instances, statuses=statuses
+    )
+    if upstream is not None and status == "ready" and not upstream.activation.operational:
+        status = "starting"
     return DeploymentView(
-        **columns,
+        **{**columns, "upstream": upstream},
         instance_ids=instance_ids,
         ready_instances=statuses.count("ready"),
-        status=status_of(
-            refused=bool(row.error_code),
-            stopped=row.stopped_at is not None,
-            wanted=row.instances,
-            statuses=statuses,
-        ),
+        status=status,
     )
 
 
@@ -228,6 +248,10 @@ def _fold(row: _Deployment | None, entry: Entry) -> _Deployment:
             return replace(known(row, entry), error_code=event.code, error_message=event.message)
         case DeploymentStopped():
             return replace(known(row, entry), stopped_at=entry.envelope.at)
+        case UpstreamConnected():
+            return _with_upstream(_connected(event, entry), event)
+        case UpstreamKeyReplaced() | UpstreamActivated() | UpstreamDeactivated():
+            return _with_upstream(known(row, entry), event)
         case _:
             assert_never(event)
 
@@ -244,6 +268,29 @@ def _requested(event: DeploymentRequested, entry: Entry) -> _Deployment:
         created_at=entry.envelope.at,
         stopped_at=None,
     )
+
+
+def _connected(event: UpstreamConnected, entry: Entry) -> _Deployment:
+    return _Deployment(
+        id=DeploymentId(entry.envelope.id),
+        organization_id=entry.envelope.organization,
+        model_code=event.model_code,
+        instances=0,
+        engine=UPSTREAM,
+        provider="",
+        zone="",
+        instance_type="",
+        price_eur_micros_per_hour=0,
+        error_code="",
+        error_message="",
+        created_at=entry.envelope.at,
+        stopped_at=None,
+    )
+
+
+def _with_upstream(row: _Deployment, event: UpstreamEvent) -> _Deployment:
+    before = _upstreams.decode(row.upstream) if row.upstream else None
+    return replace(row, upstream=msgspec.json.encode(upstream_after(before, event)))
 
 
 async def _apply_instances(entries: Sequence[Entry], connection: Connection) -> None:
@@ -278,7 +325,7 @@ _OWN_DEPLOYMENTS = (
 )
 DEPLOYMENTS = Projection(
     "deployments",
-    2,
+    3,
     _TABLES,
     apply,
     aggregates=frozenset({"deployment", "instance"}),

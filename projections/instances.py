@@ -389,4 +389,4 @@ def _milestone(entry: Entry, before: Instance, after: Instance) -> MilestoneView
     )
 
 
-INSTANCES = Projection("instances", 2, _TABLES, apply, aggregates=frozenset({"instance"}))
+INSTANCES = Projection("instances", 3, _TABLES, apply, aggregates=frozenset({"instance"}))

@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Any, assert_never
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from domain.ids import OrganizationId, UserId
+from domain.limits import UNLIMITED, OrganizationLimits
 from domain.organization import (
     InvitationAccepted,
     InvitationRevoked,
@@ -22,6 +23,7 @@ from domain.organization import (
     OrganizationCreated,
     OrganizationDeleted,
     OrganizationEvent,
+    OrganizationLimitsChanged,
     OrganizationPlanChanged,
     OrganizationRenamed,
     SidebarColorChosen,
@@ -39,6 +41,11 @@ CREATE TABLE organizations (
     slug text NOT NULL,
     sidebar_color text NOT NULL,
     plan text NOT NULL,
+    requests_per_minute bigint,
+    tokens_per_minute bigint,
+    concurrency bigint,
+    spend_limit_eur_micros_per_month bigint,
+    max_completion_tokens bigint,
     member_count bigint NOT NULL,
     created_at timestamptz NOT NULL,
     deleted_at timestamptz
@@ -66,6 +73,15 @@ class OrganizationView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     role: Role
     member_count: int
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrency: int | None
+    spend_limit_eur_micros_per_month: int | None
+    max_completion_tokens: int | None
+
+    @property
+    def limits(self) -> OrganizationLimits:
+        return _limits(self)
 
 
 class OrganizationProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +93,15 @@ class OrganizationProfile(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     member_count: int
     created_at: datetime
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrency: int | None
+    spend_limit_eur_micros_per_month: int | None
+    max_completion_tokens: int | None
+
+    @property
+    def limits(self) -> OrganizationLimits:
+        return _limits(self)
 
 
 class MemberView(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +126,11 @@ class _Organization(msgspec.Struct, frozen=True, kw_only=True):
     slug: str
     sidebar_color: str
     plan: Plan
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrency: int | None
+    spend_limit_eur_micros_per_month: int | None
+    max_completion_tokens: int | None
     member_count: int
     created_at: datetime
     deleted_at: datetime | None
@@ -121,14 +151,20 @@ class _Member(msgspec.Struct, frozen=True):
 _organizations = Table("organizations", _Organization, key=("id",))
 _memberships = Table("memberships", _Membership, key=("organization_id", "user_id"))
 
-_SEEN_BY_A_MEMBER = """
-    SELECT o.id, o.name, o.slug, o.sidebar_color, o.plan, o.created_at, o.member_count, m.role
+_LIMITS = OrganizationLimits.__struct_fields__
+_SEEN_BY_A_MEMBER = f"""
+    SELECT o.id, o.name, o.slug, o.sidebar_color, o.plan, o.created_at, o.member_count, m.role, {", ".join(_LIMITS)}
     FROM organizations AS o JOIN memberships AS m ON m.organization_id = o.id
     WHERE m.user_id = %(user)s AND m.left_at IS NULL
-"""
+"""  # noqa: S608 - names of our own fields
+_PROFILES = f"""
+    SELECT id, name, slug, plan, member_count, created_at, {", ".join(_LIMITS)} FROM organizations
+    WHERE deleted_at IS NULL
+"""  # noqa: S608 - names of our own fields
 
 
-_PROFILES = "SELECT id, name, slug, plan, member_count, created_at FROM organizations WHERE deleted_at IS NULL"
+def _limits(row: OrganizationView | OrganizationProfile) -> OrganizationLimits:
+    return OrganizationLimits(**{name: getattr(row, name) for name in _LIMITS})
 
 
 async def list_organizations(connection: Connection, user_id: str) -> list[OrganizationView]:
@@ -238,6 +274,8 @@ class _Fold(msgspec.Struct):
                 self._change(entry, sidebar_color=event.color)
             case OrganizationPlanChanged():
                 self._change(entry, plan=event.plan)
+            case OrganizationLimitsChanged():
+                self._change(entry, **asdict(event.limits))
             case OrganizationDeleted():
                 self._change(entry, member_count=0, deleted_at=entry.envelope.at)
             case MemberAdded():
@@ -278,6 +316,7 @@ def _created(event: OrganizationCreated, entry: Entry) -> _Organization:
         slug=event.slug,
         sidebar_color="",
         plan="free",
+        **asdict(UNLIMITED),
         member_count=0,
         created_at=entry.envelope.at,
         deleted_at=None,
@@ -302,4 +341,4 @@ _VISIBLE = {
         )
     """,
 }
-ORGANIZATIONS = Projection("organizations", 2, _TABLES, apply, aggregates=frozenset({"organization"}), visible=_VISIBLE)
+ORGANIZATIONS = Projection("organizations", 3, _TABLES, apply, aggregates=frozenset({"organization"}), visible=_VISIBLE)

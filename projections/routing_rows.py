@@ -20,6 +20,7 @@ from domain.ids import PLATFORM, ApiKeyId, DeploymentId, InstanceId, OfferingId,
 from domain.instance import INSTANCE
 from domain.instance_events import InstanceRequested
 from domain.instance_state import ENDED, Instance
+from domain.limits import UNLIMITED, OrganizationLimits
 from domain.offering import OFFERING, Offering
 from domain.organization import (
     ORGANIZATION,
@@ -27,11 +28,14 @@ from domain.organization import (
     MemberRemoved,
     OrganizationCreated,
     OrganizationDeleted,
+    OrganizationLimitsChanged,
     OrganizationPlanChanged,
     OrganizationRenamed,
 )
 from domain.setting import SETTING, Settings, Value
 from domain.share import SHARE, Share
+from domain.upstream import Upstream, UpstreamActivated, UpstreamConnected, UpstreamDeactivated, UpstreamKeyReplaced
+from domain.upstream import evolve as upstream_after
 from domain.user import USER, UserForgotten
 from domain.values import Plan
 from projections.projection import Entry
@@ -46,11 +50,12 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True, tag=API_KEY.aggregate):
 
 
 class OrganizationRow(msgspec.Struct, frozen=True, kw_only=True, tag=ORGANIZATION.aggregate):
-    """A tenant: whose offerings its slug names, what its plan lets it call, whose keys its members' are."""
+    """A tenant: whose offerings its slug names, what its plan and limits let it call, whose keys its members' are."""
 
     id: OrganizationId
     slug: str = ""
     plan: Plan = "free"
+    limits: OrganizationLimits = UNLIMITED
     deleted: bool = False
     members: frozenset[UserId] = frozenset()
 
@@ -79,11 +84,17 @@ class ShareRow(msgspec.Struct, frozen=True, kw_only=True, tag=SHARE.aggregate):
 
 
 class DeploymentRow(msgspec.Struct, frozen=True, kw_only=True, tag=DEPLOYMENT.aggregate):
-    """A standing wish for a model, whether or not a worker answers for it yet."""
+    """A standing wish for a model, whether or not a worker answers for it yet.
+
+    Attributes:
+        upstream: somebody else's server that answers for it; None when machines do.
+    """
 
     id: DeploymentId
     organization_id: OrganizationId
     model_code: str
+    requested_at: datetime
+    upstream: Upstream | None = None
 
 
 class InstanceRow(msgspec.Struct, frozen=True, kw_only=True, tag=INSTANCE.aggregate):
@@ -135,6 +146,8 @@ def _next_organization(before: OrganizationRow | None, entry: Entry) -> Organiza
             return replace(row, slug=slug)
         case OrganizationPlanChanged(plan=plan):
             return replace(row, plan=plan)
+        case OrganizationLimitsChanged(limits=limits):
+            return replace(row, limits=limits)
         case OrganizationDeleted():
             return replace(row, deleted=True, members=frozenset())
         case MemberAdded(user_id=user_id):
@@ -171,10 +184,18 @@ def _next_share(before: ShareRow | None, entry: Entry) -> ShareRow | None:
 def _next_deployment(before: DeploymentRow | None, entry: Entry) -> DeploymentRow | None:
     envelope = entry.envelope
     match entry.event:
-        case DeploymentRequested(model_code=code):
-            return DeploymentRow(id=DeploymentId(envelope.id), organization_id=envelope.organization, model_code=code)
+        case DeploymentRequested(model_code=code) | UpstreamConnected(model_code=code):
+            before = DeploymentRow(
+                id=DeploymentId(envelope.id),
+                organization_id=envelope.organization,
+                model_code=code,
+                requested_at=envelope.at,
+            )
         case DeploymentRefused() | DeploymentStopped():
             return None
+    match entry.event:
+        case UpstreamConnected() | UpstreamKeyReplaced() | UpstreamActivated() | UpstreamDeactivated() if before:
+            return replace(before, upstream=upstream_after(before.upstream, entry.event))
         case _:
             return before
 

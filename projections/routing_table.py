@@ -11,21 +11,22 @@ surprising rule: what is not known is refused. A key of an organisation without 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
 
 from domain.activation import Flag
-from domain.ids import PLATFORM, DeploymentId, InstanceId, OfferingId, OrganizationId
+from domain.deployment import DEPLOYMENT
+from domain.ids import PLATFORM, InstanceId, OfferingId, OrganizationId
 from domain.instance import INSTANCE
-from domain.instance_state import Status
 from domain.key_scope import CompiledScope, KeyScope, compiled
-from domain.organization import ORGANIZATION
+from domain.limits import UNLIMITED, OrganizationLimits
 from domain.setting import SETTING, Value, settings_id_of
 from domain.share import SHARE, share_id_of
-from domain.user import USER
+from domain.upstream import credential_id_of
 from domain.values import Plan
+from projections.model_ids import ModelIds
 from projections.projection import Entry
 from projections.routing_rows import (
     AGGREGATES,
@@ -41,7 +42,7 @@ from projections.routing_rows import (
     aggregate_of,
     next_row,
 )
-from projections.table import fingerprint
+from projections.routing_workers import Worker, foreign_worker, worker_of
 
 K = TypeVar("K")
 M = TypeVar("M")
@@ -49,11 +50,6 @@ V = TypeVar("V")
 
 SCOPES_SHARED = 4096
 """Different scopes of which keys share one compiled form."""
-PIECE_ROWS = 500
-"""Encoded in less than a millisecond, for which the event loop may have to wait."""
-
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(RoutingRow)
 
 
 class RoutingSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,49 +64,11 @@ class RoutingSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[RoutingRow, ...]
 
 
-class _Head(msgspec.Struct, frozen=True, kw_only=True):
-    """First line of a stored snapshot; `rows` are the lines after it, `schema` is the fingerprint of their fields."""
-
-    schema: str
-    position: int
-    current_at: datetime
-    rows: int
-
-
 class KnownKey(msgspec.Struct, frozen=True):
     """A key's row, and its scope ready to be asked."""
 
     row: KeyRow
     scope: CompiledScope
-
-
-class Worker(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered engine, ready or not, as choice needs it.
-
-    Attributes:
-        weight: how much of the load it can take beside its peers: its number of GPUs, at least 1.
-        missing: activation flags without which its instance may not work; it gets no request while there are any.
-        endpoints: what its engine answers (words of a key's scope); None when it has not said.
-        engine_model: what its engine calls the model; "" means by its code.
-        credential_id: whose secret opens a foreign engine (a deployment's id); "" for engines of ours.
-    """
-
-    instance_id: InstanceId
-    deployment_id: DeploymentId
-    organization_id: OrganizationId
-    model_code: str
-    engine_url: str
-    status: Status
-    weight: int
-    requested_at: datetime
-    missing: tuple[Flag, ...] = ()
-    endpoints: frozenset[str] | None = None
-    engine_model: str = ""
-    credential_id: str = ""
-
-    @property
-    def takes_requests(self) -> bool:
-        return self.status == "ready" and not self.missing
 
 
 class RoutingTable:
@@ -124,11 +82,17 @@ class RoutingTable:
         self.position = position
         self._rows: dict[tuple[str, str], RoutingRow] = {}
         self._keys: dict[str, KnownKey] = {}
+        self._organizations: dict[str, OrganizationRow] = {}
+        self._forgotten: set[str] = set()
         self._slugs: dict[str, OrganizationId] = {}
         self._offerings: dict[OrganizationId, dict[str, OfferingRow]] = {}
         self._wanted: Counter[tuple[str, str]] = Counter()
+        self.model_ids = ModelIds()
         self._waiting: dict[tuple[str, str], dict[InstanceId, tuple[Flag, ...]]] = {}
         self._workers: dict[str, dict[str, dict[InstanceId, Worker]]] = {}
+        self._credentials: dict[str, OrganizationId] = {}
+        self._ready: dict[tuple[str, str], tuple[Worker, ...]] = {}
+        self._spend_limits = 0
         for row in rows:
             self._put(row)
 
@@ -163,12 +127,10 @@ class RoutingTable:
 
     def is_orphaned(self, key: KeyRow) -> bool:
         """True once nobody stands behind a key: its organisation was deleted, its owner left it or was forgotten."""
-        organization, owner = self._organization(key.organization_id), key.state.owner
+        organization, owner = self._organizations.get(key.organization_id), key.state.owner
         if organization is None or organization.deleted:
             return True
-        return owner is not None and (
-            owner not in organization.members or isinstance(self.row(USER.aggregate, owner), ForgottenRow)
-        )
+        return owner is not None and (owner not in organization.members or owner in self._forgotten)
 
     def find_offering(self, slug: str, code: str) -> OfferingRow | None:
         """By its public name; a slug that an organisation gave up names nothing."""
@@ -186,12 +148,26 @@ class RoutingTable:
         return found if isinstance(found, ShareRow) else None
 
     def plan_of(self, organization: OrganizationId) -> Plan:
-        known = self._organization(organization)
+        known = self._organizations.get(organization)
         return known.plan if known else "free"
+
+    def limits_of(self, organization: OrganizationId) -> OrganizationLimits:
+        known = self._organizations.get(organization)
+        return known.limits if known else UNLIMITED
 
     def candidates(self, organization: str, model_code: str) -> Sequence[Worker]:
         """Every registered worker of the organisation's instances of this model, whatever its status."""
         return tuple(self._workers.get(organization, {}).get(model_code, {}).values())
+
+    def ready(self, organization: str, model_code: str) -> tuple[Worker, ...]:
+        """Those of the candidates that take requests; the very same tuple until one of the candidates changes."""
+        place = (organization, model_code)
+        known = self._ready.get(place)
+        if known is None:
+            known = tuple(worker for worker in self.candidates(organization, model_code) if worker.takes_requests)
+            if known:  # names that somebody makes up leave nothing behind
+                self._ready[place] = known
+        return known
 
     def knows(self, organization: str, model_code: str) -> bool:
         """True when the organisation wants this model: a standing deployment, or an instance that has not ended."""
@@ -203,7 +179,13 @@ class RoutingTable:
         return tuple(dict.fromkeys(flag for flags in waiting.values() for flag in flags))
 
     def has_instance(self, instance_id: str) -> bool:
-        return (INSTANCE.aggregate, instance_id) in self._rows
+        """A foreign server counts as one, by its deployment's id."""
+        return (INSTANCE.aggregate, instance_id) in self._rows or (DEPLOYMENT.aggregate, instance_id) in self._rows
+
+    @property
+    def credentials(self) -> Mapping[str, OrganizationId]:
+        """Id -> whose it is, of every key that a standing upstream wants."""
+        return self._credentials
 
     def live_since(self, organization: str, model_code: str) -> datetime | None:
         """When the eldest of the workers that take requests was requested; None when there is none."""
@@ -215,109 +197,119 @@ class RoutingTable:
         return tuple(self._workers.get(organization, {}))
 
     @property
+    def limits_spending(self) -> bool:
+        """Whether any key or organisation has a limit of spending at all."""
+        return self._spend_limits > 0
+
+    @property
     def platform_settings(self) -> Mapping[str, Value]:
         """Those that a platform administrator set."""
         row = self.row(SETTING.aggregate, settings_id_of(PLATFORM))
         return row.values if isinstance(row, SettingsRow) else {}
 
-    def _organization(self, organization_id: OrganizationId) -> OrganizationRow | None:
-        row = self.row(ORGANIZATION.aggregate, organization_id)
-        return row if isinstance(row, OrganizationRow) else None
-
     def _put(self, row: RoutingRow) -> None:
         self._rows[aggregate_of(row), row.id] = row
         match row:
             case KeyRow():
+                self._spend_limits += row.state.scope.spend_limit_eur_micros is not None
                 known = KnownKey(row, _compiled(row.state.scope))
                 self._keys.update((secret, known) for secret in _secrets(row))
             case OrganizationRow():
+                self._spend_limits += row.limits.spend_limit_eur_micros_per_month is not None
+                self._organizations[row.id] = row
                 if row.slug and not row.deleted:
                     self._slugs[row.slug] = row.id
             case OfferingRow():
                 self._offerings.setdefault(row.organization_id, {})[row.state.code] = row
             case DeploymentRow():
-                self._wanted[row.organization_id, row.model_code] += 1
+                self._put_deployment(row)
             case InstanceRow():
                 self._put_instance(row)
-            case ForgottenRow() | ShareRow() | SettingsRow():
+            case ForgottenRow():
+                self._forgotten.add(row.id)
+            case ShareRow() | SettingsRow():
                 pass  # looked up by id
 
     def _drop(self, row: RoutingRow) -> None:
         del self._rows[aggregate_of(row), row.id]
         match row:
             case KeyRow():
+                self._spend_limits -= row.state.scope.spend_limit_eur_micros is not None
                 for secret in _secrets(row):
                     self._keys.pop(secret, None)
             case OrganizationRow():
+                self._spend_limits -= row.limits.spend_limit_eur_micros_per_month is not None
+                del self._organizations[row.id]
                 if self._slugs.get(row.slug) == row.id:
                     del self._slugs[row.slug]
             case OfferingRow():
                 _remove(self._offerings, row.organization_id, row.state.code)
             case DeploymentRow():
-                self._want_less((row.organization_id, row.model_code))
+                self._drop_deployment(row)
             case InstanceRow():
                 self._drop_instance(row)
-            case ForgottenRow() | ShareRow() | SettingsRow():
+            case ForgottenRow():
+                self._forgotten.discard(row.id)
+            case ShareRow() | SettingsRow():
                 pass
+
+    def _put_deployment(self, row: DeploymentRow) -> None:
+        place = (row.organization_id, row.model_code)
+        self._want(place)
+        if row.upstream is not None:
+            worker = foreign_worker(row, row.upstream)
+            self._put_worker(place, worker.instance_id, worker, worker.missing)
+            if worker.credential_id:
+                self._credentials[worker.credential_id] = row.organization_id
+
+    def _drop_deployment(self, row: DeploymentRow) -> None:
+        place = (row.organization_id, row.model_code)
+        self._want_less(place)
+        if row.upstream is not None:
+            self._drop_worker(place, InstanceId(row.id))
+            self._credentials.pop(credential_id_of(row.id, row.upstream.key_digest), None)
 
     def _put_instance(self, row: InstanceRow) -> None:
         place = (row.organization_id, _model_code(row))
-        self._wanted[place] += 1
-        if missing := row.state.activation.missing:
-            self._waiting.setdefault(place, {})[row.id] = missing
-        worker = _worker(row)
-        if worker is not None:
-            self._workers.setdefault(place[0], {}).setdefault(place[1], {})[row.id] = worker
+        self._want(place)
+        self._put_worker(place, row.id, worker_of(row), row.state.activation.missing)
 
     def _drop_instance(self, row: InstanceRow) -> None:
         place = (row.organization_id, _model_code(row))
         self._want_less(place)
-        _remove(self._waiting, place, row.id)
+        self._drop_worker(place, row.id)
+
+    def _put_worker(
+        self, place: tuple[str, str], instance_id: InstanceId, worker: Worker | None, missing: tuple[Flag, ...]
+    ) -> None:
+        """`worker` None: not registered yet."""
+        if missing:
+            self._waiting.setdefault(place, {})[instance_id] = missing
+        if worker is not None:
+            self._workers.setdefault(place[0], {}).setdefault(place[1], {})[instance_id] = worker
+            self._ready.pop(place, None)
+
+    def _drop_worker(self, place: tuple[str, str], instance_id: InstanceId) -> None:
+        _remove(self._waiting, place, instance_id)
         models = self._workers.get(place[0], {})
-        _remove(models, place[1], row.id)
+        _remove(models, place[1], instance_id)
+        self._ready.pop(place, None)
         if not models:
-            self._workers.pop(row.organization_id, None)
+            self._workers.pop(place[0], None)
+
+    def _want(self, place: tuple[str, str]) -> None:
+        self._wanted[place] += 1
+        self.model_ids.add(*place)
 
     def _want_less(self, place: tuple[str, str]) -> None:
         self._wanted[place] -= 1
         if not self._wanted[place]:
             del self._wanted[place]
-
-
-def encode_snapshot(snapshot: RoutingSnapshot) -> Iterator[bytes]:
-    """One line of JSON a row, so that an operator can read it; in pieces, so that a thread at it holds up nobody."""
-    head = _Head(
-        schema=_fingerprint(), position=snapshot.position, current_at=snapshot.current_at, rows=len(snapshot.rows)
-    )
-    yield msgspec.json.encode(head) + b"\n"
-    for start in range(0, len(snapshot.rows), PIECE_ROWS):
-        yield _encoder.encode_lines(snapshot.rows[start : start + PIECE_ROWS])
-
-
-def decode_snapshot(data: bytes) -> RoutingSnapshot:
-    """What `encode_snapshot` wrote.
-
-    Raises:
-        ValueError: damaged, or of another schema; read the log instead.
-    """
-    first, _, rest = data.partition(b"\n")
-    head = msgspec.json.decode(first, type=_Head)
-    if head.schema != _fingerprint():
-        raise ValueError("the routing snapshot was written with other fields than this program's")
-    rows = _decoder.decode_lines(rest)
-    if len(rows) != head.rows:
-        raise ValueError(f"the routing snapshot is truncated: {len(rows)} of {head.rows} rows")
-    return RoutingSnapshot(position=head.position, current_at=head.current_at, rows=tuple(rows))
+            self.model_ids.remove(*place)
 
 
 def table_from(snapshot: RoutingSnapshot) -> RoutingTable:
     return RoutingTable(snapshot.rows, position=snapshot.position)
-
-
-@cache
-def _fingerprint() -> str:
-    """Changes with any field of a row, so that a snapshot from before such a change is not half understood."""
-    return fingerprint(RoutingRow)
 
 
 def _secrets(row: KeyRow) -> Sequence[str]:
@@ -329,23 +321,6 @@ def _secrets(row: KeyRow) -> Sequence[str]:
 def _compiled(scope: KeyScope) -> CompiledScope:
     """Of keys with the same scope, which most are, one is kept."""
     return compiled(scope)
-
-
-def _worker(row: InstanceRow) -> Worker | None:
-    request, state = row.state.request, row.state
-    if request is None or state.worker_id is None or not state.engine_url:
-        return None
-    return Worker(
-        instance_id=row.id,
-        deployment_id=request.deployment_id,
-        organization_id=row.organization_id,
-        model_code=request.model_code,
-        engine_url=state.engine_url,
-        status=state.status,
-        weight=max(1, request.gpu_count),
-        requested_at=row.requested_at,
-        missing=state.activation.missing,
-    )
 
 
 def _model_code(row: InstanceRow) -> str:

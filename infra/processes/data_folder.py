@@ -221,7 +221,7 @@ def end_leftovers(claimed: Claim) -> None:
     platform = last_platform(claimed.data_dir)
     if platform is None:
         return
-    views = (*platform.roles.values(), *platform.servers.values())
+    views = (*platform.roles.values(), *platform.finishing.values(), *platform.servers.values())
     deadline = time.monotonic() + LEFTOVER_WAIT_S
     while alive := [view.pid for view in views if is_alive(view.pid, view.created_at)]:
         if time.monotonic() > deadline:

@@ -1,6 +1,7 @@
 """All of the platform on one machine: what `inventiv up` runs, in which order it starts, and in which order it ends.
 
     NATS ∥ Postgres ──> streams ──> projections ∥ web ∥ handlers ∥ gateway ──> first keys ──> card ──> ... Ctrl-C
+    SIGUSR1: another gateway beside the old one, which hands its socket over and finishes
     Ctrl-C: roles ──> local servers' agents ──> Postgres ──> NATS
 
 Each process is supervised and restarted when it dies (supervisor.py). The surprising rule: children die with us even
@@ -25,12 +26,14 @@ from infra.environment import Environment
 from infra.processes.data_folder import Claim, Ports, choose_ports, end_leftovers, mark
 from infra.processes.first_keys import FirstKeys, first_keys, password_file
 from infra.processes.roles import ROLES, Role
-from infra.processes.running import Platform, remove_platform, write_platform
+from infra.processes.running import Platform, Roll, remove_platform, write_platform
 from infra.processes.supervisor import Supervisor
 
 ROLE_GRACE_S = 12.0
 """Running answers get this long when everything is told to stop."""
 SERVER_GRACE_S = 10.0
+ROLL_SIGNAL = signal.SIGUSR1
+"""What `inventiv gateway restart` sends."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -52,6 +55,7 @@ async def run(claimed: Claim, environment: Environment, voice: Voice) -> None:
     """
     everything = _Everything(claimed, environment, voice)
     stopping = _stop_wanted(everything.supervisor)
+    asyncio.get_running_loop().add_signal_handler(ROLL_SIGNAL, everything.roll_gateway)
     start = asyncio.create_task(everything.start())
     wanted = asyncio.create_task(stopping.wait())
     try:
@@ -73,6 +77,8 @@ class _Everything:
         self._environment = environment
         self._voice = voice
         self._platform: Platform | None = None
+        self._nats: EmbeddedNatsCluster | None = None
+        self._rolling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         began = time.monotonic()
@@ -81,7 +87,7 @@ class _Everything:
         wanted = Ports(api=self._environment.api_port, gateway=self._environment.gateway_port)
         ports = choose_ports(self._claimed, wanted, self._voice.say, nats_nodes=marker.nats_nodes)
         self._voice.step(f"Data folder {self._claimed.data_dir}", time.monotonic() - began)
-        nats = EmbeddedNatsCluster(self._claimed.data_dir / "nats", ports.nats_nodes)
+        nats = self._nats = EmbeddedNatsCluster(self._claimed.data_dir / "nats", ports.nats_nodes)
         postgres = EmbeddedPostgres(self._claimed.data_dir / "postgres", ports.postgres)
         self._environment = _environment_of_roles(self._environment, ports, nats, postgres)
         self._platform = _platform_of(self._environment, nats)
@@ -100,8 +106,18 @@ class _Everything:
         self._voice.card(self._platform, keys)
         keys.shown()
 
+    def roll_gateway(self) -> None:
+        """Begins to replace the gateway by a new process; asked again meanwhile, it changes nothing."""
+        is_rolling = self._rolling is not None and not self._rolling.done()
+        if self._platform is not None and self._platform.state == "running" and not is_rolling:
+            before = self._platform.gateway_roll or Roll()
+            self._rolling = asyncio.create_task(self._roll(before.number + 1))
+
     async def stop(self) -> None:
         """In order, each step bounded; what never started is passed over."""
+        if self._rolling is not None:
+            self._rolling.cancel()
+            await asyncio.gather(self._rolling, return_exceptions=True)
         if self._platform is not None:
             self._platform = msgspec.structs.replace(self._platform, state="stopping")
             self._write()
@@ -112,6 +128,18 @@ class _Everything:
         nats_nodes = [name for name in self.supervisor.views() if name.startswith("nats")]
         await asyncio.gather(*(self.supervisor.stop(name, SERVER_GRACE_S) for name in nats_nodes))
         remove_platform(self._claimed.data_dir)
+
+    async def _roll(self, number: int) -> None:
+        self._write(gateway_roll=Roll(number=number, state="starting"))
+        try:
+            if self._nats is not None:
+                await self.supervisor.replace(self._role("gateway", self._nats))
+        except EmbeddedServerError as error:
+            self._voice.say(f"The gateway was not replaced, and serves on: {error}")
+            self._write(gateway_roll=Roll(number=number, state="failed", reason=str(error)))
+        else:
+            self._voice.say("A new gateway has taken over; the old one finishes what it has.")
+            self._write(gateway_roll=Roll(number=number, state="done"))
 
     def _role(self, name: str, nats: EmbeddedNatsCluster) -> Role:
         """Each with the permissions of its own identity."""
@@ -128,7 +156,7 @@ class _Everything:
         await _ensure_streams(nats)
         self._voice.step("Streams in place", time.monotonic() - began)
 
-    def _write(self) -> None:
+    def _write(self, **changes: Any) -> None:
         """What runs now, for other commands; after every change of any child."""
         if self._platform is None:
             return
@@ -137,6 +165,8 @@ class _Everything:
             self._platform,
             roles={name: view for name, view in views.items() if name in ROLES},
             servers={name: view for name, view in views.items() if name not in ROLES},
+            finishing=self.supervisor.finishing(),
+            **changes,
         )
         write_platform(self._platform)
 
@@ -231,4 +261,5 @@ def _platform_of(environment: Environment, nats: EmbeddedNatsCluster) -> Platfor
         postgres_url=environment.postgres_url,
         admin_username=environment.admin_username,
         admin_password_file=str(password_file(environment)),
+        gateway_roll=Roll(),
     )

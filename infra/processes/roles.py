@@ -2,7 +2,8 @@
 
     inventiv serve <role>, all settings in its INVENTIV_* variables ──> ready
 
-A role with a port is ready when it answers there; one without says so itself, in a file that names its process.
+The API is ready when it answers at its port; any other role says so itself, in a file that names its process. A
+gateway's port would not tell: while one takes over from another, the old one still answers there.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ class Role:
         self.log_path = environment.data_dir / "logs" / f"{name}.log"
         self._environment = environment
         self._ready_file = ready_file(environment.data_dir, name)
-        self._port = {"web": environment.api_port, "gateway": environment.gateway_port}.get(name)
+        self._port = environment.api_port if name == "web" else None
 
     async def prepare(self) -> None:
         self._ready_file.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def ready_file(data_dir: Path, role: str) -> Path:
 
 
 def say_ready(environment: Environment, role: str) -> None:
-    """For a role without a port: call it once everything is connected and work has begun.
+    """For every role but the API: call it once everything is connected and work has begun.
 
     Only where someone waits for it: nobody made the folder when the role runs alone.
     """

@@ -14,7 +14,9 @@ import psutil
 START_TIME_TOLERANCE_S = 0.5
 """A start time is computed from the machine's boot time, which moves a little when its clock is set."""
 
-ChildState = Literal["starting", "running", "restarting", "stopped"]
+FINISHING = "finishing"
+
+ChildState = Literal["starting", "running", "restarting", "finishing", "stopped"]
 
 
 class ChildView(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +34,19 @@ class ChildView(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
 
 
+class Roll(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest change of the gateway for a new process.
+
+    Attributes:
+        number: counts up from 1 since `inventiv up`.
+        reason: why it failed, and the old process serves on.
+    """
+
+    number: int = 0
+    state: Literal["none", "starting", "done", "failed"] = "none"
+    reason: str = ""
+
+
 class Platform(msgspec.Struct, frozen=True, kw_only=True):
     """A running `inventiv up`. Its URLs hold passwords: the file is private, and `status` shows them without.
 
@@ -39,6 +54,8 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
         pid, created_at: the supervisor.
         roles: web, gateway, handlers, projections.
         servers: nats (of a cluster nats-1, nats-2 ...), postgres.
+        finishing: processes that were replaced and have not ended yet, by name and pid.
+        gateway_roll: None from an `up` that cannot replace its gateway.
         nats_admin_url: may create streams; for commands that repair.
         nats_replicas: copies that each stream must have.
     """
@@ -59,6 +76,8 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     admin_password_file: str
     roles: dict[str, ChildView] = {}
     servers: dict[str, ChildView] = {}
+    finishing: dict[str, ChildView] = {}
+    gateway_roll: Roll | None = None
 
 
 def read_platform(data_dir: Path) -> Platform | None:
@@ -93,6 +112,28 @@ def is_alive(pid: int | None, created_at: float | None) -> bool:
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def note_finishing(folder: Path, open_requests: int) -> None:
+    """A gateway that was taken over says how many requests it has still to finish; nothing at 0."""
+    note = folder / FINISHING
+    if open_requests:
+        note.write_text(f"{open_requests}\n")
+    else:
+        note.unlink(missing_ok=True)
+
+
+def finishing_requests(data_dir: Path) -> int:
+    """What all gateways that were taken over have still to finish."""
+    return sum(_number_in(note) for note in data_dir.glob(f"gateway/*/{FINISHING}"))
+
+
+def _number_in(note: Path) -> int:
+    """0 while it is being written, and once it is gone."""
+    try:
+        return int(note.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def write_private(path: Path, content: bytes) -> None:

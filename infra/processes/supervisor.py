@@ -1,6 +1,7 @@
 """Keeps the children of `inventiv up` alive, and ends them in order.
 
     start ──> running ──dies──> restarting (0.2 s, 0.4 s ... 10 s) ──> running ──stop──> stopped
+                 └──replace──> another one running; this one finishing ──> ends by itself
 
 Every child obeys the same law, our roles as much as nats-server and Postgres. The surprising rule: a child that dies
 again soon after its restart waits longer each time, and only 30 quiet seconds clear its record.
@@ -40,7 +41,7 @@ class _Child:
         self.state = "running"
 
     def view(self) -> ChildView:
-        alive = self.process if self.state == "running" else None
+        alive = self.process if self.state in {"running", "finishing"} else None
         return ChildView(
             pid=alive.pid if alive else None,
             created_at=self.created_at if alive else None,
@@ -73,9 +74,15 @@ class Supervisor:
         self._longest_pause_s = longest_pause_s
         self._healthy_after_s = healthy_after_s
         self._children: dict[str, _Child] = {}
+        self._finishing: list[_Child] = []
 
     def views(self) -> dict[str, ChildView]:
         return {name: kept.view() for name, kept in self._children.items()}
+
+    def finishing(self) -> dict[str, ChildView]:
+        """Children that were replaced and have not ended yet, by name and pid."""
+        views = [(kept.server.name, kept.view()) for kept in self._finishing]
+        return {f"{name}-{view.pid}": view for name, view in views}
 
     async def start(self, server: Server) -> float:
         """Starts a child, waits until it is ready and watches it from then on; returns how many seconds it took.
@@ -91,10 +98,44 @@ class Supervisor:
         self._on_change()
         return time.monotonic() - began
 
+    async def replace(self, server: Server) -> None:
+        """Starts a second child of the same name, which takes over by itself, and lets the first finish in peace.
+
+        Raises:
+            EmbeddedServerError: the first does not run, or the second does not start; the first is kept as before.
+        """
+        old = self._children.get(server.name)
+        if old is None or old.state != "running" or old.watch is None:
+            raise EmbeddedServerError(f"{server.name} does not run at the moment, so there is nothing to replace")
+        old.watch.cancel()  # its end is no death, once the new one serves
+        fresh = _Child(server)
+        fresh.restarts = old.restarts
+        try:
+            await fresh.begin()
+        except BaseException:
+            old.watch = asyncio.create_task(self._watch(old))
+            raise
+        self._children[server.name] = fresh
+        fresh.watch = asyncio.create_task(self._watch(fresh))
+        old.state = "finishing"
+        self._finishing.append(old)
+        old.watch = asyncio.create_task(self._see_off(old))
+        self._on_change()
+
     async def stop(self, name: str, grace_s: float) -> None:
-        """Ends one child and its watch: the polite signal, at most grace_s, then SIGKILL. Unknown names are fine."""
-        kept = self._children.get(name)
-        if kept is None or kept.state == "stopped":
+        """Ends a child, those that it replaced, and their watches: the polite signal, at most grace_s, then SIGKILL.
+
+        Unknown names are fine.
+        """
+        wanted = [kept for kept in self._finishing if kept.server.name == name]
+        if name in self._children:
+            wanted.append(self._children[name])
+        await asyncio.gather(*(self._stop(kept, grace_s) for kept in wanted))
+        self._finishing = [kept for kept in self._finishing if kept.state != "stopped"]
+        self._on_change()
+
+    async def _stop(self, kept: _Child, grace_s: float) -> None:
+        if kept.state == "stopped":
             return
         kept.state = "stopped"
         if kept.watch is not None:
@@ -102,11 +143,10 @@ class Supervisor:
             await asyncio.gather(kept.watch, return_exceptions=True)
         if kept.process is not None:
             await child.stop(kept.process, kept.server.stop_signal, grace_s)
-        self._on_change()
 
     def kill_all(self) -> None:
         """SIGKILL to every child: for someone who pressed Ctrl-C twice."""
-        for kept in self._children.values():
+        for kept in (*self._children.values(), *self._finishing):
             kept.state = "stopped"
             if kept.process is not None and kept.process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -127,6 +167,13 @@ class Supervisor:
             kept.restarts += 1
             self._on_change()
             self._say(f"{kept.server.name} {_how(status)}; running again {time.monotonic() - ended:.1f} s later{again}")
+
+    async def _see_off(self, kept: _Child) -> None:
+        if kept.process is not None:
+            status = await kept.process.wait()
+            self._say(f"the {kept.server.name} that was replaced {_how(status)}")
+        self._finishing.remove(kept)
+        self._on_change()
 
     async def _restart(self, kept: _Child, pauses: Iterator[float]) -> int:
         """Tries until it runs, however long that takes (the pauses are bounded); returns the number of attempts."""

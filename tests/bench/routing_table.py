@@ -19,7 +19,8 @@ from domain.ids import ApiKeyId, OrganizationId, UserId
 from domain.key_scope import KeyScope
 from gateway.admission import Asked, admit
 from projections.routing_rows import KeyRow, OrganizationRow
-from projections.routing_table import RoutingTable, decode_snapshot, encode_snapshot, table_from
+from projections.routing_snapshot import decode_snapshot, encode_snapshot
+from projections.routing_table import RoutingTable, table_from
 from tests.given import NOON
 
 KEYS = 100_000
@@ -32,13 +33,13 @@ def measure(keys: int) -> dict[str, float]:
     """memory_bytes_per_key, the time of one admission, and of the whole snapshot both ways."""
     gc.collect()
     tracemalloc.start()
-    table = RoutingTable(_rows(keys))
+    table = RoutingTable(key_rows(keys))
     gc.collect()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     snapshot = table.snapshot(NOON)
     data = b"".join(encode_snapshot(snapshot))
-    clear = _secret(keys // 2)
+    clear = clear_key(keys // 2)
     asked = Asked(
         headers=[(b"authorization", f"Bearer {clear}".encode())], endpoint="chat", address="192.0.2.7", now=NOON
     )
@@ -52,11 +53,11 @@ def measure(keys: int) -> dict[str, float]:
     }
 
 
-def _secret(number: int) -> str:
+def clear_key(number: int) -> str:
     return key_from(number.to_bytes(28, "big"))
 
 
-def _rows(keys: int) -> list[KeyRow | OrganizationRow]:
+def key_rows(keys: int) -> list[KeyRow | OrganizationRow]:
     rows: list[KeyRow | OrganizationRow] = []
     for number in range(keys):
         organization, owner = OrganizationId(f"organization-{number // KEYS_OF_ONE:024}"), UserId(f"user-{number:031}")
@@ -67,7 +68,7 @@ def _rows(keys: int) -> list[KeyRow | OrganizationRow]:
             issued=True,
             owner=owner,
             created_by=owner,
-            key_sha256=key_hash(_secret(number)),
+            key_sha256=key_hash(clear_key(number)),
             scope=replace(KeyScope(), expires_at=NOON + timedelta(seconds=1 + number)),
             activation=Activation(technical=True, economic=True),
         )

@@ -23,6 +23,7 @@ from domain.message import Envelope, payload_hash, subject_of
 from domain.offering import OfferingPublished, Terms, offering_id_of
 from domain.organization import MemberAdded, OrganizationCreated
 from domain.share import OfferingShared, ShareTerms, share_id_of
+from domain.upstream import UpstreamConnected
 from infra.events.port import Append, EventLog
 from projections.projection import Entry
 from projections.routing_table import RoutingTable
@@ -91,6 +92,19 @@ def shared(
 
 def deployed(model: str = MODEL, *, organization: str = ACME, deployment_id: str = "d1") -> list[Said]:
     return [(organization, deployment_id, replace(example(DeploymentRequested), model_code=model))]
+
+
+def connected(
+    model: str = MODEL,
+    url: str = "https://api.example.com/v1",
+    *,
+    organization: str = ACME,
+    deployment_id: str = "u1",
+    **changes: Any,
+) -> list[Said]:
+    """A foreign upstream, with both flags unless told otherwise."""
+    changes = {"model_code": model, "url": url, **changes}
+    return [(organization, deployment_id, replace(example(UpstreamConnected), **changes))]
 
 
 def registered(

@@ -1,10 +1,11 @@
-"""The real gateway application behind a real uvicorn on a real socket, with a table that the specification tells.
+"""The real gateway on a real socket, with a table that the specification tells.
 
 async with served(table) as gateway:      gateway.url, gateway.usage (as USAGE would get it), gateway.spool
 """
 
 import asyncio
 import itertools
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,32 +13,42 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import aiohttp
 import msgspec
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from domain.network import Network
 from domain.usage import UsageRecord
+from gateway.account import Account
 from gateway.app import Gateway, Readiness
-from gateway.exchange import Services
-from gateway.loads import Loads
-from gateway.meter import Meter, Posting
-from gateway.upstream import Timeouts, client_session
+from gateway.breaker import Breakers, RetryBudget
+from gateway.calls import PLAIN, STREAMED, Calls, Timeouts
+from gateway.client_limits import ClientLimits
+from gateway.foreign import Addressed, FindKey
+from gateway.limits import Limits
+from gateway.loads import REQUESTS_PER_GPU, Loads
+from gateway.meter import Journal, Meter, Posting
+from gateway.queueing import Queue
+from gateway.server import ClientServer
+from gateway.services import Services
+from gateway.shared_counts import SharedCounts
+from gateway.spend import SpendBook
+from gateway.tickets import Tickets
 from infra.spool import FileSpool
 from projections.routing_table import RoutingTable
 from tests.gateway.routing import CLEAR_KEY
 from tests.gateway.scripted_engine import BOUND_S
 
 SHUTDOWN_GRACE_S = 0.5
+SWEEP_S = 0.02
+"""So that a specification of a timeout takes no longer than the timeout."""
 HEADERS = {"authorization": f"Bearer {CLEAR_KEY}"}
 
 
 @dataclass
 class Served:
+    """A running gateway. `refused` and `traces` are what its watch was told."""
+
     url: str
     table: RoutingTable
     spool: FileSpool
@@ -45,6 +56,12 @@ class Served:
     age_s: float = 0.0
     trust_s: float = 600.0
     usage: list[UsageRecord] = field(default_factory=list)
+    refusals: list[tuple[str, int]] = field(default_factory=list)
+    accounts: list[Account] = field(default_factory=list)
+    retries: int = 0
+    limits: Limits = field(init=False)
+    loads: Loads = field(init=False)
+    calls: Calls = field(init=False)
 
     async def publish(self, postings: Sequence[Posting]) -> None:
         self.usage += [msgspec.json.decode(posting.payload, type=UsageRecord) for posting in postings]
@@ -59,6 +76,15 @@ class Served:
         async with aiohttp.ClientSession(self.url, headers=HEADERS) as session:
             yield session
 
+    def finished(self, account: Account) -> None:
+        self.accounts.append(account)
+
+    def refused(self, code: str, status: int, **_: object) -> None:
+        self.refusals.append((code, status))
+
+    def retried(self) -> None:
+        self.retries += 1
+
 
 async def until(holds: Callable[[], bool]) -> None:
     """Waits for a state, bounded."""
@@ -71,41 +97,74 @@ async def until(holds: Callable[[], bool]) -> None:
 async def served(
     table: RoutingTable,
     *,
-    timeouts: Timeouts | None = None,
+    streamed: Timeouts = STREAMED,
+    plain: Timeouts = PLAIN,
     spool_bytes: int = 10**6,
     trusted_proxies: Sequence[Network] = (),
+    requests_per_gpu: int = REQUESTS_PER_GPU,
+    secret_of: FindKey = lambda _: None,
+    address_allowed: Callable[[Addressed, str], bool] = lambda _origin, _address: True,
+    journal: Journal | None = None,
+    client_limits: ClientLimits | None = None,
 ) -> AsyncIterator[Served]:
+    now_s, counter = time.monotonic, itertools.count(1)
     with TemporaryDirectory() as folder:
         spool = FileSpool(Path(folder) / "spool", max_bytes=spool_bytes)
         one = Served("", table, spool)
-        meter = Meter(spool, one.publish)
-        async with client_session() as session:
-            services = Services(
-                table=lambda: one.table,
-                loads=Loads(stale_s=lambda: 120, now_s=time.monotonic),
-                meter=meter,
-                session=session,
-                now_s=time.monotonic,
-                timeouts=timeouts or Timeouts(),
-            )
-            counter = itertools.count(1)
-            app = Gateway(
-                services=services,
-                readiness=lambda: _readiness(one),
-                now=lambda: datetime.now(UTC),
-                new_id=lambda: f"req-{next(counter)}",
-                trusted_proxies=trusted_proxies,
-            )
-            metering = asyncio.ensure_future(meter.run())
-            try:
-                async with _uvicorn(app) as port:
-                    one.url = f"http://127.0.0.1:{port}"
-                    yield one
-            finally:
-                metering.cancel()
-                await asyncio.gather(metering, return_exceptions=True)
-                await meter.flush()
-                spool.close()
+        meter = Meter(spool, one.publish, journal)
+        one.loads = Loads(stale_s=lambda: 120, now_s=now_s, requests_per_gpu=requests_per_gpu)
+        one.limits = Limits(SharedCounts("test"), SpendBook(), now_s=now_s)
+        one.calls = Calls(now_s=now_s, sweep_s=SWEEP_S, address_allowed=address_allowed)
+        services = Services(
+            table=lambda: one.table,
+            loads=one.loads,
+            breakers=Breakers(now_s=now_s),
+            budget=RetryBudget(now_s=now_s),
+            calls=one.calls,
+            limits=one.limits,
+            queue=Queue(now_s=now_s, tickets=Tickets(wall_s=time.time)),
+            meter=meter,
+            watch=one,
+            secret_of=secret_of,
+            draw=lambda _: 0,
+            now_s=now_s,
+            streamed=streamed,
+            plain=plain,
+        )
+        gateway = Gateway(
+            services=services,
+            readiness=lambda: _readiness(one),
+            lets_in=lambda: one.ready and one.age_s <= one.trust_s,
+            figures=lambda: ("text/plain", b""),
+            now=lambda: datetime.now(UTC),
+            new_id=lambda: f"req-{next(counter)}",
+            draw_bits=lambda _: next(counter),
+            trusted_proxies=trusted_proxies,
+        )
+        limits = client_limits or ClientLimits(farewell_s=0, sweep_s=SWEEP_S)
+        async with _listening(ClientServer(gateway, limits=limits, now_s=now_s), services) as one.url:
+            yield one
+        await meter.flush()
+        spool.close()
+        assert one.limits.dropped == 0
+
+
+@asynccontextmanager
+async def _listening(server: ClientServer, services: Services) -> AsyncIterator[str]:
+    """Serves at the address that it yields; afterwards everything has been told that was under way."""
+    tasks = [asyncio.ensure_future(work) for work in (services.meter.run(), services.keep_swept())]
+    listener = socket.create_server(("127.0.0.1", 0))
+    try:
+        await server.listen(listener)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.stop_listening()
+        await server.drained(SHUTDOWN_GRACE_S)
+        await services.settled()
+        await services.calls.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _readiness(one: Served) -> Readiness:
@@ -117,27 +176,3 @@ def _readiness(one: Served) -> Readiness:
         log_connected=True,
         age_s=one.age_s,
     )
-
-
-@asynccontextmanager
-async def _uvicorn(app: Any) -> AsyncIterator[int]:
-    """uvicorn's own protocol on a listener of ours: its server object looks only every 0.1 s whether to stop."""
-    config = uvicorn.Config(app, http="httptools", lifespan="off", log_config=None, proxy_headers=False)
-    config.load()
-    state = ServerState()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: HttpToolsProtocol(config, state, {}), "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for connection in list(state.connections):
-            connection.shutdown()
-        if state.tasks:
-            _, unfinished = await asyncio.wait(state.tasks, timeout=SHUTDOWN_GRACE_S)
-            for task in unfinished:
-                task.cancel()
-            await asyncio.gather(*unfinished, return_exceptions=True)
-        for connection in list(state.connections):
-            connection.transport.abort()
-        await server.wait_closed()

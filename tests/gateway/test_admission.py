@@ -9,7 +9,8 @@ from domain.key_scope import Endpoint
 from domain.network import networks_of
 from domain.organization import MemberRemoved, OrganizationDeleted
 from gateway.admission import Asked, address_of, admit, require_model
-from gateway.wire import Headers, Refusal
+from gateway.http import Headers
+from gateway.wire import Refusal
 from projections.routing_table import RoutingTable
 from tests.examples import ACME, ALICE
 from tests.gateway.routing import CLEAR_KEY, STRANGERS_KEY, Said, key, routing, scoped

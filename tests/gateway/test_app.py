@@ -142,7 +142,8 @@ async def test_only_a_few_headers_reach_the_engine(gateway: Served, engine: Scri
         "x-request-id": "req-1",
     }
     assert set(seen) <= {
-        "host", "accept", "content-type", "accept-encoding", "x-request-id", "x-inventiv-session", "content-length"
+        "host", "accept", "content-type", "accept-encoding", "x-request-id", "x-inventiv-session", "content-length",
+        "traceparent",
     }  # fmt: skip
 
 
@@ -157,7 +158,7 @@ BAD_REQUESTS: list[tuple[str, str, bytes, int, str]] = [
     ("POST", "/v1/models", b"", 405, "method_not_allowed"),
     ("GET", "/v1/models/nope", b"", 404, "model_not_found"),
     ("GET", "/", b"", 404, "unknown_url"),
-    ("POST", "/v1/images/generations", b"{}", 404, "unknown_url"),
+    ("POST", "/v1/images/edits", b"{}", 404, "unknown_url"),
 ]
 
 

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 from openai import APIError, AsyncOpenAI
 
+from gateway.calls import STREAMED, Timeouts
 from gateway.relay import HELD_BYTES
-from gateway.upstream import Timeouts
 from tests.gateway.routing import CLEAR_KEY, MODEL, key, ready, routing
 from tests.gateway.scripted_engine import BOUND_S, Line, Script, ScriptedEngine, echo, echo_answer, echo_chunks
 from tests.gateway.served import HEADERS, Served, served, until
@@ -25,10 +25,10 @@ LEAVING_LIMIT_S = 0.5
 
 
 @asynccontextmanager
-async def one_worker(script: Script, timeouts: Timeouts | None = None) -> AsyncIterator[tuple[Served, ScriptedEngine]]:
+async def one_worker(script: Script, timeouts: Timeouts = STREAMED) -> AsyncIterator[tuple[Served, ScriptedEngine]]:
     async with (
         ScriptedEngine(script) as engine,
-        served(routing(key(), ready("i1", engine.url)), timeouts=timeouts) as gateway,
+        served(routing(key(), ready("i1", engine.url)), streamed=timeouts, plain=timeouts) as gateway,
     ):
         yield gateway, engine
 
@@ -186,14 +186,14 @@ async def test_another_worker_answers_while_the_client_has_seen_nothing(
     assert len(gateway.usage) == 1
 
 
-async def test_after_two_workers_failed_no_third_is_asked() -> None:
+async def test_after_three_workers_failed_no_fourth_is_asked() -> None:
     async with ScriptedEngine(dead_at_once) as bad, ScriptedEngine(echo) as good:
-        table = routing(key(), ready("i1", bad.url), ready("i2", bad.url), ready("i3", good.url))
+        table = routing(key(), *(ready(f"i{n}", bad.url) for n in range(1, 4)), ready("i4", good.url))
         async with served(table) as gateway, gateway.client() as client:
             async with client.post(CHAT, json=ASK) as reply:
                 assert (reply.status, (await reply.json())["error"]["code"]) == (502, "upstream_read_failed")
             assert [record.outcome for record in await gateway.recorded()] == ["upstream_failed"]
-    assert (len(bad.asked), good.asked) == (2, [])
+    assert (len(bad.asked), good.asked) == (3, [])
 
 
 async def test_a_lone_worker_whose_old_connection_died_is_asked_again_on_a_new_one() -> None:
@@ -222,7 +222,7 @@ async def test_when_nobody_can_be_reached_the_client_is_told() -> None:
 
 async def test_a_silent_engine_is_given_up_and_not_asked_twice() -> None:
     async with (
-        one_worker(silent, Timeouts(silence_s=0.1, plain_s=0.1)) as (gateway, engine),
+        one_worker(silent, Timeouts(first_byte_s=0.1)) as (gateway, engine),
         gateway.client() as client,
     ):
         for body in (ASK, STREAM):
@@ -245,10 +245,8 @@ async def test_a_long_plain_answer_that_breaks_is_cut_rather_than_closed() -> No
         assert [record.outcome for record in await gateway.recorded()] == ["upstream_failed"]
 
 
-@pytest.mark.parametrize(
-    ("status", "outcome"), [(400, "refused_by_engine"), (429, "refused_by_engine"), (500, "upstream_failed")]
-)
-async def test_an_engines_own_refusal_passes_through(status: int, outcome: str) -> None:
+@pytest.mark.parametrize("status", [400, 422, 429])
+async def test_an_engines_own_refusal_passes_through(status: int) -> None:
     async def refuses(line: Line) -> None:
         await line.answer(b'{"error":{"message":"max_tokens is too large"}}', status)
 
@@ -256,7 +254,31 @@ async def test_an_engines_own_refusal_passes_through(status: int, outcome: str) 
         async with client.post(CHAT, json=STREAM) as reply:
             assert (reply.status, await reply.json()) == (status, {"error": {"message": "max_tokens is too large"}})
         record = (await gateway.recorded())[0]
-        assert (record.outcome, record.status_code, record.completion_tokens) == (outcome, status, 0)
+        assert (record.outcome, record.status_code, record.completion_tokens) == ("refused_by_engine", status, 0)
+
+
+@pytest.mark.parametrize(("status", "told"), [(500, 502), (502, 502), (503, 503)])
+async def test_an_engines_own_failure_is_told_in_fixed_words(status: int, told: int) -> None:
+    async def fails(line: Line) -> None:
+        await line.answer(b"Traceback: secret of the house", status, "text/plain")
+
+    async with one_worker(fails) as (gateway, _), gateway.client() as client:
+        async with client.post(CHAT, json=ASK) as reply:
+            assert (reply.status, (await reply.json())["error"]["code"]) == (told, "upstream_error")
+            assert b"secret" not in await reply.read()
+        record = (await gateway.recorded())[0]
+        assert (record.outcome, record.status_code) == ("upstream_failed", told)
+
+
+async def test_what_one_engine_fails_at_another_may_do() -> None:
+    async def fails(line: Line) -> None:
+        await line.answer(b"{}", 500)
+
+    async with two_workers(fails, echo) as (gateway, _), gateway.client() as client:
+        async with client.post(CHAT, json=STREAM) as reply:
+            assert (await reply.read()).endswith(b"data: [DONE]\n\n")
+        record = (await gateway.recorded())[0]
+        assert (record.outcome, record.instance_id, record.attempts) == ("completed", "i2", 2)
 
 
 async def test_megabytes_of_prompt_arrive_whole() -> None:
@@ -268,7 +290,7 @@ async def test_megabytes_of_prompt_arrive_whole() -> None:
         client.post(CHAT, data=data) as reply,
     ):
         assert (await reply.read()).endswith(b"data: [DONE]\n\n")
-    assert engine.asked[0].json == {**body, "stream_options": {"include_usage": True}}
+    assert engine.asked[0].json == {**body, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 
 
 CHUNK_BYTES = 64 * 1024
@@ -317,5 +339,7 @@ async def test_a_stopping_gateway_still_records_what_it_cuts() -> None:
         async with one_worker(endless) as (gateway, _):
             reply = await client.post(gateway.url + CHAT, json=STREAM)
             await reply.content.readany()
-        assert [record.outcome for record in gateway.usage] == ["upstream_failed"]
+        (record,) = gateway.usage
+        assert record.outcome == "client_left"
+        assert record.completion_tokens >= 1
         reply.close()

@@ -6,15 +6,18 @@ from typing import Any
 import pytest
 
 from domain.activation import FLAGS
+from domain.catalogue import model_id_of
+from domain.deployment import DeploymentStopped
 from domain.ids import OrganizationId
 from domain.key_scope import KeyScope, compiled
+from domain.model import own_model_id
 from domain.offering import OfferingWithdrawn, Price, offering_id_of
 from domain.organization import OrganizationPlanChanged
 from domain.share import AccessRequested, SharePaused, ShareResumed, ShareRevoked, share_id_of
-from gateway.resolution import Target, find_live, list_live, resolve
+from gateway.resolution import Target, find_live, list_live, model_name, resolve
 from gateway.wire import Refusal
 from projections.routing_table import RoutingTable
-from tests.examples import ACME, GLOBEX
+from tests.examples import ACME, GLOBEX, example
 from tests.gateway.routing import MODEL, Said, deployed, founded, offered, ready, registered, routing, shared
 from tests.given import NOON
 
@@ -43,6 +46,36 @@ def listed(table: RoutingTable, caller: str, **scope: Any) -> list[str]:
 
 def test_an_own_model_is_called_by_its_code() -> None:
     assert resolved(routing(TWO), MODEL, ACME) == Target(organization_id=PROVIDER, model_code=MODEL)
+
+
+@pytest.mark.parametrize("model_id", [model_id_of(MODEL), own_model_id(PROVIDER, MODEL), model_id_of(MODEL).upper()])
+def test_an_own_model_is_called_by_its_id_in_the_catalogue_too(model_id: str) -> None:
+    table = routing(TWO)
+    assert resolved(table, model_id, ACME) == Target(organization_id=PROVIDER, model_code=MODEL)
+    assert find_live(table, PROVIDER, EVERYTHING, model_id, LATER).owned_by == "inventiv"
+    assert refused(table, model_id, GLOBEX) == (404, "model_not_found")
+
+
+def test_the_id_of_a_model_that_is_not_wanted_any_more_is_unknown() -> None:
+    table = routing(TWO, deployed(), [(ACME, "d1", example(DeploymentStopped))])
+    assert resolved(table, model_id_of(MODEL), ACME).model_code == MODEL
+    gone = routing(founded(ACME), deployed(), [(ACME, "d1", example(DeploymentStopped))])
+    assert refused(gone, model_id_of(MODEL), ACME) == (404, "model_not_found")
+
+
+def test_a_code_that_looks_like_an_id_goes_first() -> None:
+    table = routing(TWO, deployed(model_id_of(MODEL)))
+    assert resolved(table, model_id_of(MODEL), ACME).model_code == model_id_of(MODEL)
+
+
+def test_a_keys_scope_speaks_of_codes_whatever_name_was_called() -> None:
+    table = routing(TWO)
+    assert model_name(table, PROVIDER, model_id_of(MODEL)) == MODEL
+    assert model_name(table, PROVIDER, "acme/chat") == "acme/chat"
+    narrow = compiled(KeyScope(models=(MODEL,)))
+    assert find_live(table, PROVIDER, narrow, model_id_of(MODEL), LATER).name == model_id_of(MODEL)
+    with pytest.raises(Refusal, match="model_not_found"):
+        find_live(table, PROVIDER, compiled(KeyScope(models=("x",))), model_id_of(MODEL), LATER)
 
 
 def test_an_own_model_with_a_slash_goes_before_anybodys_offering() -> None:

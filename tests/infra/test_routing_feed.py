@@ -191,9 +191,11 @@ async def test_heartbeats_reach_the_loads(nats_server: EmbeddedNats) -> None:
             at=datetime.now(UTC),
             status="ready",
             queue_depth=3,
+            kv_cache_usage=0.5,
         )
     )
     await until(lambda: loads.of("i1").foreign == 3)
+    assert loads.of("i1").kv_cache_usage == 0.5
     await disconnect(reader)
     await disconnect(writer)
 

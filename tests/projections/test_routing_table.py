@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.api_key import ApiKeyRenamed, ApiKeyRevoked, ApiKeyRotated, ApiKeyScopeChanged, key_hash
+from domain.catalogue import model_id_of
 from domain.deployment import DeploymentRefused, DeploymentStopped
 from domain.ids import PLATFORM, OfferingId, OrganizationId
 from domain.instance_events import (
@@ -17,6 +18,7 @@ from domain.instance_events import (
     InstanceDeactivated,
     InstanceReady,
     InstanceTerminated,
+    ModelLoaded,
     TerminationRequested,
     VolumeDeleted,
     VolumeResized,
@@ -24,26 +26,32 @@ from domain.instance_events import (
     WorkerRegistered,
 )
 from domain.key_scope import KeyScope
+from domain.limits import UNLIMITED, OrganizationLimits
 from domain.offering import OfferingRevised, OfferingWithdrawn, Terms, offering_id_of
 from domain.organization import (
     MemberAdded,
     MemberRemoved,
     OrganizationCreated,
     OrganizationDeleted,
+    OrganizationLimitsChanged,
     OrganizationPlanChanged,
     OrganizationRenamed,
 )
 from domain.setting import SettingSet, SettingUnset, settings_id_of
 from domain.share import SharePaused, ShareRevoked
+from domain.upstream import UpstreamActivated, UpstreamKeyReplaced
 from domain.user import UserForgotten
+from domain.values import Digest
 from projections.routing_rows import KeyRow
-from projections.routing_table import RoutingSnapshot, RoutingTable, decode_snapshot, encode_snapshot, table_from
+from projections.routing_snapshot import decode_snapshot, encode_snapshot
+from projections.routing_table import RoutingSnapshot, RoutingTable, table_from
 from tests.examples import ACME, ALICE, BOB, EVENT_EXAMPLES, GLOBEX, example
 from tests.gateway.routing import (
     CLEAR_KEY,
     MODEL,
     STRANGERS_KEY,
     Said,
+    connected,
     deployed,
     draining,
     entries,
@@ -181,6 +189,28 @@ def test_a_share_is_found_by_offering_and_consumer() -> None:
         assert after.state.status == status
 
 
+def test_an_organisations_limits_are_the_newest_and_others_have_none() -> None:
+    limits = OrganizationLimits(requests_per_minute=60)
+    limited: list[Said] = [(ACME, ACME, OrganizationLimitsChanged(limits=limits))]
+    table = routing(founded(ACME), founded(GLOBEX), limited)
+    assert (table.limits_of(ACME), table.limits_of(GLOBEX)) == (limits, UNLIMITED)
+    assert table.limits_of(OrganizationId("nobody")) is UNLIMITED
+
+
+def test_it_knows_whether_anybody_has_a_limit_of_spending() -> None:
+    def of_all(eur_micros: int | None) -> list[Said]:
+        limits = OrganizationLimits(spend_limit_eur_micros_per_month=eur_micros)
+        return [(GLOBEX, GLOBEX, OrganizationLimitsChanged(limits=limits))]
+
+    none: list[Said] = [(ACME, "k1", ApiKeyScopeChanged(scope=KeyScope()))]
+    spender = scoped(spend_limit_eur_micros=5)
+    assert not routing(founded(GLOBEX), key()).limits_spending
+    assert routing(founded(GLOBEX), spender).limits_spending
+    assert routing(founded(GLOBEX), key(), of_all(7)).limits_spending
+    assert routing(founded(GLOBEX), spender, of_all(7), of_all(8), none).limits_spending
+    assert not routing(founded(GLOBEX), spender, of_all(7), of_all(None), none).limits_spending
+
+
 def test_the_plan_is_the_organisations_own() -> None:
     subscribed: list[Said] = [(ACME, ACME, OrganizationPlanChanged(plan="subscriber"))]
     table = routing(founded(), founded(GLOBEX), subscribed)
@@ -245,6 +275,28 @@ def test_a_worker_that_registers_again_is_reached_at_its_new_address() -> None:
     assert [worker.engine_url for worker in table.candidates(ACME, MODEL)] == ["http://127.9.9.9:8000"]
 
 
+def test_those_that_take_requests_are_the_same_tuple_until_one_of_them_changes() -> None:
+    told = entries([*ready("i1"), *ready("i2"), *ready("i3", model="other/model"), *draining("i1")])
+    table = RoutingTable()
+    for entry in told[:6]:
+        table.apply(entry)
+    before = table.ready(ACME, MODEL)
+    assert [worker.instance_id for worker in before] == ["i1", "i2"]
+    for entry in told[6:9]:
+        table.apply(entry)
+    assert table.ready(ACME, MODEL) is before, "another model's workers are no reason"
+    table.apply(told[9])
+    assert [worker.instance_id for worker in table.ready(ACME, MODEL)] == ["i2"]
+
+
+def test_names_that_somebody_makes_up_leave_nothing_behind() -> None:
+    table = routing(ready("i1"))
+    for number in range(100):
+        assert table.ready(ACME, f"made up {number}") == ()
+        assert not table.knows(ACME, f"made up {number}")
+    assert len(table._ready) == 0
+
+
 def test_the_neighbours_workers_and_models_are_invisible() -> None:
     table = routing(ready("i1", organization=GLOBEX), deployed(organization=GLOBEX))
     assert statuses(table) == {}
@@ -273,6 +325,15 @@ def test_only_models_with_a_ready_worker_are_live() -> None:
 def test_weight_is_the_number_of_gpus_and_at_least_one() -> None:
     table = routing(ready("i1", gpus=8), ready("i2", gpus=0))
     assert {worker.instance_id: worker.weight for worker in table.candidates(ACME, MODEL)} == {"i1": 8, "i2": 1}
+
+
+def test_a_worker_offers_what_its_engine_said_and_nothing_is_known_before() -> None:
+    told = ready("i1")
+    (silent,) = routing(told).candidates(ACME, MODEL)
+    assert (silent.endpoints, silent.context_tokens) == (None, 0)
+    loaded = ModelLoaded(endpoints=("chat", "responses"), context_tokens=4096)
+    (worker,) = routing(told, [(ACME, "i1", loaded)]).candidates(ACME, MODEL)
+    assert (worker.endpoints, worker.context_tokens) == (frozenset({"chat", "responses"}), 4096)
 
 
 def test_an_event_seen_twice_changes_nothing() -> None:
@@ -320,7 +381,9 @@ def answers(table: RoutingTable) -> dict[str, Any]:
         "plans": [table.plan_of(OrganizationId(one)) for one in "ab"],
         "shares": [table.find_share(OfferingId(one), OrganizationId(GLOBEX)) for one in "ab"],
         "workers": [set(table.candidates(one, MODEL)) for one in (ACME, GLOBEX)],
+        "ready": [set(table.ready(one, MODEL)) for one in (ACME, GLOBEX)],
         "known": [table.knows(one, MODEL) for one in (ACME, GLOBEX)],
+        "ids": [table.model_ids.find(one, model_id_of(MODEL)) for one in (ACME, GLOBEX)],
         "missing": [table.missing_flags(one, MODEL) for one in (ACME, GLOBEX)],
         "live": [(set(table.models_of(one)), table.live_since(one, MODEL)) for one in (ACME, GLOBEX)],
     }
@@ -347,6 +410,7 @@ def test_the_indices_say_what_the_rows_say(said: list[Said]) -> None:
     table = RoutingTable()
     for entry in entries(same_organization(said)):
         table.apply(entry)
+        assert set(table.ready(ACME, MODEL)) <= set(table.candidates(ACME, MODEL)), "asked meanwhile, for it remembers"
     assert answers(table) == answers(RoutingTable(table.rows(), position=table.position))
 
 
@@ -388,3 +452,49 @@ def test_the_platforms_settings_are_known_and_an_organisations_are_not() -> None
     assert routing(mine, theirs).platform_settings == {key: 60}
     assert routing(theirs).platform_settings == {}
     assert routing([*mine, ("_", settings_id_of(PLATFORM), SettingUnset(key=key))]).platform_settings == {}
+
+
+def test_an_upstream_answers_at_once_and_for_as_long_as_it_stands() -> None:
+    table = routing(connected())
+    [worker] = table.candidates(ACME, MODEL)
+    assert (worker.instance_id, worker.deployment_id, worker.weight) == ("u1", "u1", 1)
+    assert (worker.foreign, worker.takes_requests, worker.endpoints) == (True, True, None)
+    assert (worker.engine_url, worker.engine_model) == ("https://api.example.com/v1", "large")
+    assert (table.knows(ACME, MODEL), list(table.models_of(ACME)), table.has_instance("u1")) == (True, [MODEL], True)
+    assert table.live_since(ACME, MODEL) == NOON + timedelta(seconds=1)
+    over = routing(connected(), [(ACME, "u1", DeploymentStopped())])
+    assert (over.candidates(ACME, MODEL), over.knows(ACME, MODEL), over.has_instance("u1")) == ((), False, False)
+    assert over.credentials == {}
+
+
+def test_machines_and_an_upstream_may_answer_for_one_model() -> None:
+    table = routing(deployed(), ready("i1"), connected())
+    assert {worker.instance_id: worker.foreign for worker in table.candidates(ACME, MODEL)} == {"i1": False, "u1": True}
+
+
+def test_an_upstream_without_a_flag_waits_for_it() -> None:
+    table = routing(connected(activated=("technical",)))
+    [worker] = table.candidates(ACME, MODEL)
+    assert (worker.takes_requests, table.missing_flags(ACME, MODEL)) == (False, ("economic",))
+    again = routing(connected(activated=("technical",)), [(ACME, "u1", UpstreamActivated(flag="economic"))])
+    assert [worker.takes_requests for worker in again.candidates(ACME, MODEL)] == [True]
+    assert again.missing_flags(ACME, MODEL) == ()
+
+
+def test_a_replaced_key_is_another_credential() -> None:
+    first, second = (
+        routing(connected()),
+        routing(connected(), [(ACME, "u1", UpstreamKeyReplaced(key_digest=Digest("k2")))]),
+    )
+    ids = [table.candidates(ACME, MODEL)[0].credential_id for table in (first, second)]
+    assert len(set(ids)) == 2
+    assert [dict(table.credentials) for table in (first, second)] == [{ids[0]: ACME}, {ids[1]: ACME}]
+
+
+def test_an_upstream_that_needs_no_key_names_none() -> None:
+    table = routing(connected(key_digest=Digest("")))
+    assert (table.candidates(ACME, MODEL)[0].credential_id, table.credentials) == ("", {})
+
+
+def test_a_neighbours_upstream_is_no_candidate() -> None:
+    assert routing(connected(organization=GLOBEX)).candidates(ACME, MODEL) == ()
