@@ -90,7 +90,7 @@ ApiKeyCommand = (
 class ApiKeyIssued(msgspec.Struct, frozen=True, kw_only=True):
     """`owner` None: the organisation's own key."""
 
-    SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 3
 
     name: str
     owner: UserId | None
@@ -106,6 +106,8 @@ class ApiKeyRenamed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApiKeyScopeChanged(msgspec.Struct, frozen=True, kw_only=True):
+    SCHEMA: ClassVar[int] = 2
+
     scope: KeyScope
 
 

@@ -2,6 +2,7 @@
 
 RequestDeployment ──> DeploymentRequested ──> handler requests instances 1..N (their ids derive from ours)
                  └──> DeploymentRequested + DeploymentRefused(code)   every refusal is on record, with SPEC's code
+ConnectUpstream   ──> UpstreamConnected       somebody else's server answers, and there are no instances (upstream.py)
 """
 
 from collections.abc import Sequence
@@ -11,11 +12,23 @@ from typing import ClassVar, Literal, assert_never
 import msgspec
 from msgspec.structs import replace
 
+from domain import upstream
 from domain.activation import Flag
 from domain.catalogue import InstanceType
 from domain.decider import Decider, Rejected
 from domain.ids import DeploymentId, InstanceId, derived_id
 from domain.model import ModelListed
+from domain.upstream import (
+    ActivateUpstream,
+    ConnectUpstream,
+    DeactivateUpstream,
+    ReplaceUpstreamKey,
+    Upstream,
+    UpstreamActivated,
+    UpstreamConnected,
+    UpstreamDeactivated,
+    UpstreamKeyReplaced,
+)
 from domain.values import Refusal
 
 Engine = Literal["simulated", "vllm"]
@@ -50,7 +63,9 @@ class StopDeployment(msgspec.Struct, frozen=True):
     pass
 
 
-DeploymentCommand = RequestDeployment | StopDeployment
+DeploymentCommand = (
+    RequestDeployment | ConnectUpstream | ReplaceUpstreamKey | ActivateUpstream | DeactivateUpstream | StopDeployment
+)
 
 
 class DeploymentRequested(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,13 +95,29 @@ class DeploymentStopped(msgspec.Struct, frozen=True):
     pass
 
 
-DeploymentEvent = DeploymentRequested | DeploymentRefused | DeploymentStopped
+DeploymentEvent = (
+    DeploymentRequested
+    | DeploymentRefused
+    | DeploymentStopped
+    | UpstreamConnected
+    | UpstreamKeyReplaced
+    | UpstreamActivated
+    | UpstreamDeactivated
+)
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """Wants machines (`request`) or has an upstream; never both."""
+
     request: DeploymentRequested | None = None
     refusal: Refusal | None = None
     stopped: bool = False
+    upstream: Upstream | None = None
+
+    @property
+    def standing_upstream(self) -> Upstream | None:
+        """None once it was stopped, too."""
+        return None if self.stopped else self.upstream
 
 
 def instance_ids(deployment_id: DeploymentId, instances: int) -> tuple[InstanceId, ...]:
@@ -102,6 +133,8 @@ def evolve(state: Deployment, event: DeploymentEvent, _at: datetime) -> Deployme
             return replace(state, refusal=Refusal(event.code, event.message))
         case DeploymentStopped():
             return replace(state, stopped=True)
+        case UpstreamConnected() | UpstreamKeyReplaced() | UpstreamActivated() | UpstreamDeactivated():
+            return replace(state, upstream=upstream.evolve(state.upstream, event))
         case _:
             assert_never(event)
 
@@ -110,16 +143,37 @@ def decide(state: Deployment, command: DeploymentCommand, _at: datetime) -> Sequ
     match command:
         case RequestDeployment():
             return _request(state, command)
+        case ConnectUpstream():
+            return [] if _begun(state) else upstream.connect(command)
+        case ReplaceUpstreamKey() | ActivateUpstream() | DeactivateUpstream():
+            return upstream.change(_standing_upstream(state), command)
         case StopDeployment():
-            if state.request is None:
-                raise Rejected("deployment_not_found", "There is no deployment with this id.")
+            _require_begun(state)
             return [] if state.stopped or state.refusal else [DeploymentStopped()]
         case _:
             assert_never(command)
 
 
+def _begun(state: Deployment) -> bool:
+    return state.request is not None or state.upstream is not None
+
+
+def _require_begun(state: Deployment) -> None:
+    if not _begun(state):
+        raise Rejected("deployment_not_found", "There is no deployment with this id.")
+
+
+def _standing_upstream(state: Deployment) -> Upstream:
+    _require_begun(state)
+    if state.upstream is None:
+        raise Rejected("deployment_has_no_upstream", "This deployment runs on machines; it has no upstream.")
+    if state.stopped:
+        raise Rejected("deployment_stopped", "This deployment was stopped; its upstream's key is destroyed.")
+    return state.upstream
+
+
 def _request(state: Deployment, command: RequestDeployment) -> Sequence[DeploymentEvent]:
-    if state.request is not None:
+    if _begun(state):
         return []
     refusal = refusal_of(command)
     offer = command.offer
@@ -178,7 +232,15 @@ def _misfit(command: RequestDeployment, model: ModelListed, offer: InstanceType)
 
 DEPLOYMENT: Decider[DeploymentCommand, DeploymentEvent, Deployment] = Decider(
     aggregate="deployment",
-    events=(DeploymentRequested, DeploymentRefused, DeploymentStopped),
+    events=(
+        DeploymentRequested,
+        DeploymentRefused,
+        DeploymentStopped,
+        UpstreamConnected,
+        UpstreamKeyReplaced,
+        UpstreamActivated,
+        UpstreamDeactivated,
+    ),
     initial=Deployment(),
     state_type=Deployment,
     evolve=evolve,

@@ -261,7 +261,7 @@ def _milestones(state: Instance, command: ObserveWorker) -> list[InstanceEvent]:
     if command.engine_up and not state.engine_answered:
         news.append(EngineAnswered())
     if command.model_loaded and not state.model_loaded:
-        news.append(ModelLoaded())
+        news.append(ModelLoaded(endpoints=command.endpoints, context_tokens=command.context_tokens))
     if command.warmed_up and not state.warmed_up:
         news.append(EngineWarmedUp())
     return news

@@ -104,7 +104,9 @@ class RegisterWorker(msgspec.Struct, frozen=True, kw_only=True):
 class ObserveWorker(msgspec.Struct, frozen=True, kw_only=True):
     """One heartbeat, as far as it may change the instance's state.
 
-    `expected_agent_sha256` is empty where no particular agent build is demanded.
+    Attributes:
+        endpoints, context_tokens: what the engine says of itself; see ModelLoaded.
+        expected_agent_sha256: empty where no particular agent build is demanded.
     """
 
     status: str
@@ -113,6 +115,8 @@ class ObserveWorker(msgspec.Struct, frozen=True, kw_only=True):
     warmed_up: bool
     queue_depth: int
     agent_sha256: str
+    endpoints: tuple[str, ...] = ()
+    context_tokens: int = 0
     expected_agent_sha256: str = ""
 
 

@@ -125,8 +125,18 @@ class EngineAnswered(msgspec.Struct, frozen=True):
     pass
 
 
-class ModelLoaded(msgspec.Struct, frozen=True):
-    pass
+class ModelLoaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine says of itself.
+
+    Attributes:
+        endpoints: what it answers with the model, in the words of a key's scope; empty when it did not say.
+        context_tokens: the longest prompt and answer together; 0 when it did not say.
+    """
+
+    SCHEMA: ClassVar[int] = 2
+
+    endpoints: tuple[str, ...]
+    context_tokens: int
 
 
 class EngineWarmedUp(msgspec.Struct, frozen=True):

@@ -101,6 +101,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     agent_sha256: str = ""
     engine_answered: bool = False
     model_loaded: bool = False
+    endpoints: tuple[str, ...] = ()
+    context_tokens: int = 0
     warmed_up: bool = False
     reinstall_wanted: bool = False
     boot_clock_started_at: datetime | None = None
@@ -184,7 +186,8 @@ def evolve(state: Instance, event: InstanceEvent, at: datetime) -> Instance:
         case EngineAnswered():
             return _milestone(replace(state, engine_answered=True), 70)
         case ModelLoaded():
-            return _milestone(replace(state, model_loaded=True), 80)
+            loaded = replace(state, model_loaded=True, endpoints=event.endpoints, context_tokens=event.context_tokens)
+            return _milestone(loaded, 80)
         case EngineWarmedUp():
             return _milestone(replace(state, warmed_up=True), 95)
         case InstanceReady():
@@ -270,6 +273,8 @@ def _reinstalling(state: Instance, at: datetime) -> Instance:
         token_confirmed=False,
         engine_answered=False,
         model_loaded=False,
+        endpoints=(),
+        context_tokens=0,
         warmed_up=False,
         drained=False,
         drain_started_at=None,

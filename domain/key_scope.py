@@ -6,10 +6,10 @@
 The surprising rule: a list that is empty is the widest of all, so under a parent that has one it is refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, collapse_addresses
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -19,9 +19,45 @@ from domain.network import Network, networks_of
 from domain.network import is_within as is_address_within
 from domain.roles import Role
 
-Endpoint = Literal["models", "chat", "completions", "embeddings", "rest"]
-"""`rest`: the REST API's routes that take keys; the others are the gateway's."""
-ENDPOINTS: tuple[Endpoint, ...] = ("models", "chat", "completions", "embeddings", "rest")
+Endpoint = Literal[
+    "models",
+    "chat",
+    "completions",
+    "embeddings",
+    "responses",
+    "messages",
+    "rerank",
+    "score",
+    "tokenize",
+    "audio",
+    "images",
+    "rest",
+]
+"""`rest`: the REST API's routes that take keys; the others are the gateway's. `tokenize` goes both ways."""
+ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
+
+ENGINE_PATHS: Mapping[str, Endpoint] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+    "/v1/responses": "responses",
+    "/v1/messages": "messages",
+    "/v1/rerank": "rerank",
+    "/v1/score": "score",
+    "/tokenize": "tokenize",
+    "/v1/audio/transcriptions": "audio",
+    "/v1/audio/translations": "audio",
+    "/v1/audio/speech": "audio",
+    "/v1/images/generations": "images",
+}
+"""By which of an engine's paths it is known to answer an endpoint."""
+
+
+def endpoints_of(paths: Iterable[str]) -> tuple[Endpoint, ...]:
+    """What an engine answers that has these paths, in the order of ENDPOINTS; paths that we do not know say nothing."""
+    found = {ENGINE_PATHS.get(path) for path in paths}
+    return tuple(endpoint for endpoint in ENDPOINTS if endpoint in found)
+
 
 ScopeRefusal = Literal["api_key_expired", "ip_address_not_allowed", "endpoint_not_allowed", "model_not_allowed"]
 SENTENCES: Mapping[ScopeRefusal, str] = {

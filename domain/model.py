@@ -114,12 +114,17 @@ def _list(state: Model, command: ListModel) -> Sequence[ModelEvent]:
     return news if command.is_active else [*news, ModelDelisted()]
 
 
-def _refuse_description(listing: ModelListed) -> None:
-    if not (_CODE.fullmatch(listing.code) and len(listing.code) <= MAX_CODE_LENGTH):
+def require_model_code(code: str) -> None:
+    """Raises Rejected: invalid_model_code."""
+    if not (_CODE.fullmatch(code) and len(code) <= MAX_CODE_LENGTH):
         raise Rejected(
             "invalid_model_code",
             f"A model's code is a repository (owner/name) or a path, of at most {MAX_CODE_LENGTH} characters.",
         )
+
+
+def _refuse_description(listing: ModelListed) -> None:
+    require_model_code(listing.code)
     if not listing.name.strip():
         raise Rejected("name_required", "A model needs a name.")
     if len(listing.name) > MAX_NAME_LENGTH:

@@ -13,15 +13,17 @@ from hashlib import sha256
 from typing import assert_never
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from domain.decider import Claim, Decider, Rejected, Release
 from domain.delegation import require_dismissal, require_may_invite, require_role_change, require_stays_owned
 from domain.ids import InvitationId, UserId
+from domain.limits import UNLIMITED, OrganizationLimits, changed_limits
 from domain.organization_commands import (
     AcceptInvitation,
     AddMember,
     ChangeMemberRole,
+    ChangeOrganizationLimits,
     ChangeOrganizationPlan,
     ChooseSidebarColor,
     CreateOrganization,
@@ -68,6 +70,12 @@ class OrganizationPlanChanged(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
 
 
+class OrganizationLimitsChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """All of them, also those that stayed as they were."""
+
+    limits: OrganizationLimits
+
+
 class OrganizationDeleted(msgspec.Struct, frozen=True):
     """Every membership and invitation ends with it; its slugs stay taken."""
 
@@ -105,6 +113,7 @@ OrganizationEvent = (
     | OrganizationRenamed
     | SidebarColorChosen
     | OrganizationPlanChanged
+    | OrganizationLimitsChanged
     | OrganizationDeleted
     | MemberAdded
     | MemberRoleChanged
@@ -122,6 +131,7 @@ class Organization(msgspec.Struct, frozen=True, kw_only=True):
     slug: str = ""
     sidebar_color: str = ""
     plan: Plan = "free"
+    limits: OrganizationLimits = UNLIMITED
     deleted_at: datetime | None = None
     members: dict[UserId, Role] = {}
     invitations: dict[InvitationId, MemberInvited] = {}
@@ -142,6 +152,8 @@ def evolve(state: Organization, event: OrganizationEvent, at: datetime) -> Organ
             return replace(state, sidebar_color=event.color)
         case OrganizationPlanChanged():
             return replace(state, plan=event.plan)
+        case OrganizationLimitsChanged():
+            return replace(state, limits=event.limits)
         case OrganizationDeleted():
             return replace(state, deleted_at=at, members={}, invitations={})
         case MemberAdded() | MemberRoleChanged():
@@ -175,6 +187,8 @@ def decide(state: Organization, command: OrganizationCommand, at: datetime) -> S
             return _choose_color(state, command)
         case ChangeOrganizationPlan():
             return [] if state.plan == command.plan else [OrganizationPlanChanged(plan=command.plan)]
+        case ChangeOrganizationLimits():
+            return _change_limits(state, command)
         case DeleteOrganization():
             return _delete(command)
         case AddMember():
@@ -244,6 +258,11 @@ def _choose_color(state: Organization, command: ChooseSidebarColor) -> Sequence[
     if not _COLOR.fullmatch(color):
         raise Rejected("invalid_sidebar_color", "A colour is written #rrggbb, with hexadecimal digits.")
     return [] if color == state.sidebar_color else [SidebarColorChosen(color=color)]
+
+
+def _change_limits(state: Organization, command: ChangeOrganizationLimits) -> Sequence[OrganizationEvent]:
+    limits = changed_limits(state.limits, asdict(command))
+    return [] if limits == state.limits else [OrganizationLimitsChanged(limits=limits)]
 
 
 def _delete(command: DeleteOrganization) -> Sequence[OrganizationEvent]:
@@ -354,6 +373,7 @@ ORGANIZATION: Decider[OrganizationCommand, OrganizationEvent, Organization] = De
         OrganizationRenamed,
         SidebarColorChosen,
         OrganizationPlanChanged,
+        OrganizationLimitsChanged,
         OrganizationDeleted,
         MemberAdded,
         MemberRoleChanged,

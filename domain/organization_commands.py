@@ -46,6 +46,16 @@ class ChangeOrganizationPlan(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
 
 
+class ChangeOrganizationLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What is UNSET stays as it is; what is None has no limit from then on."""
+
+    requests_per_minute: int | msgspec.UnsetType | None = msgspec.UNSET
+    tokens_per_minute: int | msgspec.UnsetType | None = msgspec.UNSET
+    concurrency: int | msgspec.UnsetType | None = msgspec.UNSET
+    spend_limit_eur_micros_per_month: int | msgspec.UnsetType | None = msgspec.UNSET
+    max_completion_tokens: int | msgspec.UnsetType | None = msgspec.UNSET
+
+
 class DeleteOrganization(msgspec.Struct, frozen=True, kw_only=True):
     """How many instances live and how many deployments are still wanted, as the caller found; any forbids it."""
 
@@ -101,6 +111,7 @@ OrganizationCommand = (
     | RenameOrganization
     | ChooseSidebarColor
     | ChangeOrganizationPlan
+    | ChangeOrganizationLimits
     | DeleteOrganization
     | AddMember
     | RemoveMember

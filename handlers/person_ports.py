@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from domain.ids import ApiKeyId, InvitationId, OrganizationId, SessionId
+from domain.ids import ApiKeyId, DeploymentId, InvitationId, OrganizationId, SessionId
 from domain.values import Digest, Sealed
 
 
@@ -35,6 +35,30 @@ class OpenCredentials(Protocol):
     """
 
     async def __call__(self, organization: OrganizationId, provider: str, /) -> Mapping[str, str]: ...
+
+
+class KeptKey(msgspec.Struct, frozen=True):
+    """A foreign upstream's key in the vault, by where it belongs; never the key."""
+
+    organization: OrganizationId
+    deployment_id: DeploymentId
+    credential_id: str
+
+
+class UpstreamKeyVault(Protocol):
+    """Destroys the keys of upstreams; nobody who holds this can read one. Raises OSError when the vault is away."""
+
+    async def destroy(self, organization: OrganizationId, deployment_id: DeploymentId, /, *, but: str) -> None:
+        """All that a deployment had, but the one with this id ("" none) and what was kept after that one."""
+        ...
+
+    async def list_older(self, after: str, /, *, age_s: float) -> Sequence[KeptKey]:
+        """A page of those that were kept longer ago than that, by credential id, after the last page's last."""
+        ...
+
+    async def destroy_older(self, credential_id: str, /, *, age_s: float) -> None:
+        """One, unless it was kept again meanwhile."""
+        ...
 
 
 class HeldAddress(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import msgspec
 from domain.ids import DeploymentId, EventId, InstanceId, OrganizationId
 from domain.message import Envelope
 from domain.ports import Clock, Dispatch, Load
-from handlers.person_ports import Eraser, FindTraces, OneTimeTokens, OpenCredentials, Vault
+from handlers.person_ports import Eraser, FindTraces, OneTimeTokens, OpenCredentials, UpstreamKeyVault, Vault
 
 T = TypeVar("T")
 
@@ -308,5 +308,6 @@ class Doors:
     vault: Vault
     tokens: OneTimeTokens
     credentials: OpenCredentials
+    upstream_keys: UpstreamKeyVault
     find_traces: FindTraces
     eraser: Eraser

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from domain.deployment import DEPLOYMENT, DeploymentRequested, DeploymentStopped
 from domain.instance import INSTANCE
 from domain.organization import ORGANIZATION, MemberInvited, OrganizationDeleted
+from domain.upstream import UpstreamKeyReplaced
 from domain.user import USER, PasswordResetRequested, UserForgotten
 from handlers import (
     advance_instance,
+    destroy_upstream_keys_on_upstream_changed,
     erase_person_on_user_forgotten,
     keep_audit_log_sealed,
     keep_instances_advancing,
     keep_servers_matching_records,
+    keep_upstream_keys_matching_deployments,
     request_instances_on_deployment_requested,
     send_invitation_on_member_invited,
     send_reset_link_on_password_reset_requested,
@@ -73,6 +76,12 @@ REACTIONS: tuple[Reaction, ...] = (
         react=stop_instances_on_deployment_stopped.stop_instances_on_deployment_stopped,
     ),
     Reaction(
+        name=destroy_upstream_keys_on_upstream_changed.NAME,
+        aggregate=DEPLOYMENT.aggregate,
+        events=frozenset({UpstreamKeyReplaced.__name__, DeploymentStopped.__name__}),
+        react=destroy_upstream_keys_on_upstream_changed.destroy_upstream_keys_on_upstream_changed,
+    ),
+    Reaction(
         name=stop_deployments_on_organization_deleted.NAME,
         aggregate=ORGANIZATION.aggregate,
         events=frozenset({OrganizationDeleted.__name__}),
@@ -117,6 +126,11 @@ def duties() -> tuple[Duty, ...]:
             name="keep_servers_matching_records",
             period_s=keep_servers_matching_records.PERIOD_S,
             perform=keep_servers_matching_records.ServerSweep(),
+        ),
+        Duty(
+            name="keep_upstream_keys_matching_deployments",
+            period_s=keep_upstream_keys_matching_deployments.PERIOD_S,
+            perform=keep_upstream_keys_matching_deployments.keep_upstream_keys_matching_deployments,
         ),
         Duty(
             name="keep_audit_log_sealed",

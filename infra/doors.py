@@ -30,6 +30,7 @@ from infra.master_key import MasterKey
 from infra.person_traces import find_traces_in
 from infra.postgres import Pool
 from infra.providers.tags import KeyedSigner
+from infra.upstream_key_store import UpstreamKeyVault
 from infra.vault import OneTimeTokens, Vault, WorkerTokens
 from infra.wrapping import KeyRing
 from projections.deployments import list_standing
@@ -102,6 +103,7 @@ def doors_of(environment: Environment, nc: Client, tables: Tables, local: Cloud,
         vault=vault,
         tokens=OneTimeTokens(key),
         credentials=CredentialStore(pool, keys).open,
+        upstream_keys=UpstreamKeyVault(pool),
         find_traces=find_traces_in(read, utc_now),
         eraser=VaultEraser(environment.postgres_url, pool, vault, PostgresIdempotency(pool, key), inbox),
     )

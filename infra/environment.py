@@ -13,11 +13,13 @@ import msgspec
 from platformdirs import user_data_path
 
 from domain.network import Network, networks_of
+from domain.outbound import OutboundRules, rules_of
 
 DEFAULT_API_PORT = 8003
 DEFAULT_GATEWAY_PORT = 8002
 DEFAULT_NATS_PORT = 42220
 DEFAULT_POSTGRES_PORT = 54320
+FIRST_LISTEN_FD = 3
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 """What a child process gets of our own surroundings: enough to find programs and libraries, no stray secrets."""
 
@@ -78,9 +80,18 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
             after which a gateway lets no key in any more.
         trusted_proxies: INVENTIV_TRUSTED_PROXIES; addresses or CIDRs of our own proxies, separated by commas, whose
             X-Forwarded-For is believed.
+        upstream_allow: INVENTIV_UPSTREAM_ALLOW; hosts, addresses or CIDRs, each with :port or for any, separated by
+            commas, that upstreams may have although they are not public, or speak http.
         drain_deadline_s: INVENTIV_DRAIN_DEADLINE_S, seconds that running answers get when their instance stops.
+        drain_s: INVENTIV_DRAIN_S, seconds that a gateway's running answers get when another gateway has taken over.
         engine_dir: INVENTIV_ENGINE_DIR; where `just engine` prepared the real engine.
         log_format: INVENTIV_LOG_FORMAT, "text" or "json".
+        queue_wait_s: INVENTIV_QUEUE_WAIT_S, seconds (0..900) that a request waits in the gateway for a worker to have
+            room, where its client does not say (x-inventiv-max-wait).
+        requests_per_gpu: INVENTIV_REQUESTS_PER_GPU, most requests that one gateway has open per GPU of a worker; the
+            others wait in the gateway's queue.
+        access_log: INVENTIV_ACCESS_LOG; "off", "stdout" or the path of a file: where the gateway writes a line of JSON
+            for each request, without content.
     """
 
     data_dir: Path
@@ -120,9 +131,14 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     worker_stale_s: int = 120
     key_trust_s: Annotated[int, msgspec.Meta(ge=5, le=86_400)] = 600
     trusted_proxies: str = ""
+    upstream_allow: str = ""
     drain_deadline_s: int = 300
+    drain_s: int = 600
     engine_dir: Path = Path(".engine")
     log_format: str = "text"
+    queue_wait_s: Annotated[float, msgspec.Meta(ge=0, le=900)] = 30.0
+    requests_per_gpu: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 256
+    access_log: str = "off"
 
     @property
     def nats_login(self) -> NatsLogin:
@@ -132,6 +148,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     def proxy_networks(self) -> tuple[Network, ...]:
         """Of trusted_proxies; raises ValueError, but not after read_environment."""
         return networks_of([one.strip() for one in self.trusted_proxies.split(",") if one.strip()])
+
+    @property
+    def outbound_rules(self) -> OutboundRules:
+        """Of upstream_allow; raises ValueError, but not after read_environment."""
+        return rules_of(self.upstream_allow.split(","))
 
 
 def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
@@ -152,11 +173,21 @@ def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
         environment = msgspec.convert(given, Environment, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise ValueError(f"An INVENTIV_* variable does not fit: {error}") from error
-    try:
-        _ = environment.proxy_networks
-    except ValueError as error:
-        raise ValueError(f"An INVENTIV_* variable does not fit: {error} - at `$.trusted_proxies`") from error
+    for field, parsed in (("trusted_proxies", "proxy_networks"), ("upstream_allow", "outbound_rules")):
+        try:
+            getattr(environment, parsed)
+        except ValueError as error:
+            raise ValueError(f"An INVENTIV_* variable does not fit: {error} - at `$.{field}`") from error
     return environment
+
+
+def activated_socket(variables: Mapping[str, str] = os.environ) -> int | None:
+    """The descriptor of a listening socket that systemd opened for this process; None when it did not.
+
+    See sd_listen_fds(3): they begin at 3, and the first is ours.
+    """
+    is_ours = variables.get("LISTEN_PID") == str(os.getpid())
+    return FIRST_LISTEN_FD if is_ours and variables.get("LISTEN_FDS", "0") != "0" else None
 
 
 def surroundings(variables: Mapping[str, str] = os.environ) -> dict[str, str]:

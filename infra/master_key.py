@@ -3,7 +3,8 @@
     <secrets_dir>/master_key ──HKDF──┬─ wrapping: key "0" of wrapping.py           ├─ sign_in: signatures of tokens
                                      ├─ digest: equality of names without reading  ├─ kept_replies: seals of replies
                                      ├─ bootstrap: one-time tokens of agents       ├─ fingerprint: shows no secret
-                                     └─ server_tags: which servers are ours        └─ one_time: tokens in mails
+                                     ├─ server_tags: which servers are ours        ├─ one_time: tokens in mails
+                                     └─ upstream_keys: the one that a gateway has too (upstream_keys.py)
 
 A further purpose changes none of the other keys.
 """
@@ -22,7 +23,17 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 MASTER_KEY_FILE = "master_key"
 
-_PURPOSES = ("wrapping", "digest", "bootstrap", "one_time", "server_tags", "sign_in", "kept_replies", "fingerprint")
+_PURPOSES = (
+    "wrapping",
+    "digest",
+    "bootstrap",
+    "one_time",
+    "server_tags",
+    "sign_in",
+    "kept_replies",
+    "fingerprint",
+    "upstream_keys",
+)
 
 
 class MasterKey:

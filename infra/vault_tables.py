@@ -2,6 +2,7 @@
 
     wrapping_keys   which keys there are, and which wraps now       person_keys    a data key for each person, wrapped
     credentials     of organisations at providers, wrapped          passwords      argon2id, which opens for nobody
+    upstream_keys   of foreign upstreams, sealed for gateways
     idempotency     kept replies, sealed (idempotency.py)           master_key     shows whether the right one is here
 
 The surprising rule: a row's `key_id` is no claim beside its envelope; Postgres reads it out of the envelope itself.
@@ -52,6 +53,14 @@ CREATE TABLE IF NOT EXISTS vault.credentials (
     key_id text GENERATED ALWAYS AS (encode(substring(envelope FROM 4 FOR get_byte(envelope, 2)), 'escape')) STORED,
     PRIMARY KEY (organization_id, purpose)
 );
+CREATE TABLE IF NOT EXISTS vault.upstream_keys (
+    credential_id text PRIMARY KEY,
+    organization_id text NOT NULL,
+    deployment_id text NOT NULL,
+    sealed bytea NOT NULL,
+    kept_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS upstream_keys_by_deployment ON vault.upstream_keys (deployment_id);
 CREATE TABLE IF NOT EXISTS vault.passwords (
     user_id text PRIMARY KEY,
     hash text NOT NULL,

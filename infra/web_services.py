@@ -24,10 +24,13 @@ from infra.postgres import ReadModels
 from infra.projecting import UsageSource
 from infra.replay.behind import require_whole_log
 from infra.replay.histories import Histories
+from infra.resolving import resolve
 from infra.session_uses import SessionUses
 from infra.sign_in_limits import SignInLimits
 from infra.sign_in_tables import create_sign_in_tables
 from infra.telemetry_stream import TelemetryStream
+from infra.upstream_key_store import UpstreamKeyIntake
+from infra.upstream_sealing import sealer_of, write_upstream_key
 from infra.vault import OneTimeTokens, Vault, WorkerTokens
 from infra.vault_tables import create_vault, vault_pool
 from infra.wrapping import KeyRing
@@ -49,6 +52,7 @@ async def web_services(environment: Environment, stack: AsyncExitStack) -> Servi
     await verify_server(reader, environment.nats_monitor_url, replicas=environment.nats_replicas)
     await require_whole_log(reader, environment.postgres_url)
     key = read_master_key(environment.secrets_dir, make=environment.make_secrets)
+    write_upstream_key(environment.secrets_dir, key)
     keys = KeyRing(key, environment.secrets_dir)
     pool = await stack.enter_async_context(vault_pool(environment.postgres_url))
     await create_vault(pool, key)
@@ -76,6 +80,8 @@ async def web_services(environment: Environment, stack: AsyncExitStack) -> Servi
         worker_tokens=WorkerTokens(key),
         one_time_tokens=OneTimeTokens(key),
         credentials=CredentialStore(pool, keys),
+        upstream_keys=UpstreamKeyIntake(pool, sealer_of(key)),
+        resolve=resolve,
         idempotency=PostgresIdempotency(pool, key),
         telemetry=TelemetryStream(writer),
         parking=Parking(writer, utc_now),
@@ -104,6 +110,7 @@ def web_settings(environment: Environment, key: MasterKey) -> Settings:
         },
         drain_deadline_s=environment.drain_deadline_s,
         trusted_proxies=environment.proxy_networks,
+        outbound=environment.outbound_rules,
         version=version,
         build_time=build_time,
     )

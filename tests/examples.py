@@ -18,12 +18,14 @@ from domain import (
     session,
     setting,
     share,
+    upstream,
     user,
 )
 from domain.activation import Flag
 from domain.catalogue import PROVIDERS
 from domain.ids import DeploymentId, InstanceId, InvitationId, ModelId, OrganizationId, UserId, WorkerId
 from domain.key_scope import KeyScope
+from domain.limits import OrganizationLimits
 from domain.values import Digest, Sealed
 from tests.given import NOON
 
@@ -51,6 +53,12 @@ _INSTANCE: dict[str, Any] = {
     "activated": ("technical", "economic"),
     **_WANTED,
     **_HARDWARE,
+}
+_UPSTREAM: dict[str, Any] = {
+    "model_code": "chat",
+    "url": "https://api.example.com/v1",
+    "upstream_model": "large",
+    "key_digest": Digest("k1"),
 }
 _WORKER: dict[str, Any] = {
     "worker_id": WORKER,
@@ -152,6 +160,7 @@ EVENT_EXAMPLES: tuple[object, ...] = (
     organization.OrganizationRenamed(name="Acme Two", slug="acme-two"),
     organization.SidebarColorChosen(color="#2f6f4f"),
     organization.OrganizationPlanChanged(plan="subscriber"),
+    organization.OrganizationLimitsChanged(limits=OrganizationLimits(requests_per_minute=600, concurrency=20)),
     organization.OrganizationDeleted(),
     organization.MemberRoleChanged(user_id=ALICE, role="owner"),
     organization.MemberInvited(invited_by=ALICE, **_INVITED),
@@ -200,6 +209,10 @@ EVENT_EXAMPLES: tuple[object, ...] = (
     deployment.DeploymentRequested(instances=2, activated=_BOTH, **_WANTED, **_HARDWARE),
     deployment.DeploymentRefused(code="INVALID_MODEL", message="Model x is not in the catalogue."),
     deployment.DeploymentStopped(),
+    upstream.UpstreamConnected(activated=_BOTH, **_UPSTREAM),
+    upstream.UpstreamKeyReplaced(key_digest=Digest("k2")),
+    upstream.UpstreamActivated(flag="technical"),
+    upstream.UpstreamDeactivated(flag="economic"),
     reservation.NameReserved(holder=f"organization/{ACME}"),
     reservation.NameReleased(),
     instance_events.InstanceRequested(**_INSTANCE),
@@ -221,7 +234,7 @@ EVENT_EXAMPLES: tuple[object, ...] = (
     instance_events.WorkerRegistered(**_WORKER),
     instance_events.WorkerTokenConfirmed(),
     instance_events.EngineAnswered(),
-    instance_events.ModelLoaded(),
+    instance_events.ModelLoaded(endpoints=("chat", "completions"), context_tokens=32_768),
     instance_events.EngineWarmedUp(),
     instance_events.InstanceReady(),
     instance_events.InstanceStartupFailed(code="STARTUP_TIMEOUT", message="Not ready after 300 s."),
@@ -246,6 +259,7 @@ COMMAND_EXAMPLES: tuple[object, ...] = (
     organization_commands.RenameOrganization(name="Acme Two", slug="acme-two"),
     organization_commands.ChooseSidebarColor(color="#2f6f4f"),
     organization_commands.ChangeOrganizationPlan(plan="subscriber"),
+    organization_commands.ChangeOrganizationLimits(requests_per_minute=600, tokens_per_minute=None),
     organization_commands.ChangeMemberRole(by=ALICE, user_id=BOB, role="admin"),
     organization_commands.DismissMember(by=ALICE, user_id=BOB),
     organization_commands.InviteMember(by=ALICE, **_INVITED),
@@ -303,6 +317,10 @@ COMMAND_EXAMPLES: tuple[object, ...] = (
         **_WANTED,
     ),
     deployment.StopDeployment(),
+    upstream.ConnectUpstream(found=True, allowed=True, activate=_BOTH, **_UPSTREAM),
+    upstream.ReplaceUpstreamKey(key_digest=Digest("k2")),
+    upstream.ActivateUpstream(flag="technical"),
+    upstream.DeactivateUpstream(flag="economic"),
     instance_commands.RequestInstance(**_INSTANCE),
     instance_commands.ActivateInstance(flag="technical"),
     instance_commands.DeactivateInstance(flag="economic"),

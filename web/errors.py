@@ -25,6 +25,8 @@ MAX_VALIDATION_FINDINGS = 5
 STATUS_OF: Mapping[str, int] = {
     "api_key_not_found": 404,
     "deployment_not_found": 404,
+    "deployment_has_no_upstream": 409,
+    "deployment_stopped": 409,
     "instance_not_found": 404,
     "model_not_found": 404,
     "organization_not_found": 404,

@@ -44,3 +44,7 @@ def _within(name: str, value: Any) -> Any:
 
 def clamped_percent(value: float | None) -> float | None:
     return None if value is None else min(max(value, 0.0), MAX_PERCENT)
+
+
+def clamped_share(value: float | None) -> float | None:
+    return None if value is None else min(max(value, 0.0), 1.0)

@@ -13,6 +13,7 @@ import msgspec
 
 from domain.message import Envelope, Recorded
 from domain.network import Network
+from domain.outbound import PUBLIC_ONLY, OutboundRules
 from domain.ports import Clock, Dispatch, Load
 from domain.seal import SealKey, StoredSeal
 from domain.setting import Value
@@ -52,6 +53,18 @@ class Credentials(Protocol):
     async def remove(self, organization_id: str, purpose: str) -> None: ...
 
     async def names(self, organization_id: str, purpose: str) -> tuple[str, ...]: ...
+
+
+class UpstreamKeys(Protocol):
+    """Keys of foreign upstreams, taken in and never given out again: only gateways can open them."""
+
+    async def keep(self, organization_id: str, deployment_id: str, credential_id: str, key: str) -> None: ...
+
+
+class Resolve(Protocol):
+    async def __call__(self, host: str, port: int, /) -> Sequence[str]:
+        """The host's numeric addresses; none when there is no such host. Raises OSError: nobody can say now."""
+        ...
 
 
 class Passwords(Protocol):
@@ -299,6 +312,7 @@ class Settings:
     version: str = "0"
     build_time: str = ""
     trusted_proxies: tuple[Network, ...] = ()
+    outbound: OutboundRules = PUBLIC_ONLY
     min_password_length: int = 15
     console_url: str = ""
     """Where mails point to; empty: the API's own address."""
@@ -329,6 +343,8 @@ class Services:
     worker_tokens: WorkerTokens
     one_time_tokens: OneTimeTokens
     credentials: Credentials
+    upstream_keys: UpstreamKeys
+    resolve: Resolve
     idempotency: Idempotency
     telemetry: Telemetry
     parking: Parking

@@ -22,7 +22,11 @@ _FIELDS = _COLUMNS | {
     "zone": "ZONE",
     "instance_type": "TYPE",
     "error_message": "REASON",
+    "url": "URL",
+    "model": "CALLED THERE",
+    "key_fingerprint": "KEY",
 }
+"""The last three are an upstream's; see `inventiv upstream`."""
 
 DeploymentId = Annotated[str, typer.Argument(help="The deployment's id, from `inventiv deployment ls`.")]
 
@@ -51,7 +55,7 @@ def show_deployment(deployment_id: DeploymentId, *, as_json: JsonFlag = False) -
     if as_json:
         print_json(deployment)
     else:
-        print_fields(deployment, _FIELDS)
+        print_fields({**(deployment["upstream"] or {}), **deployment}, _FIELDS)
 
 
 def stop_deployment(deployment_id: DeploymentId, *, as_json: JsonFlag = False) -> None:
@@ -61,4 +65,5 @@ def stop_deployment(deployment_id: DeploymentId, *, as_json: JsonFlag = False) -
     if as_json:
         print_json(deployment)
     else:
-        say(f"Deployment {deployment_id} is {deployment['status']}; `inventiv instance ls` shows its servers ending.")
+        ending = "its key is destroyed" if deployment["upstream"] else "`inventiv instance ls` shows its servers ending"
+        say(f"Deployment {deployment_id} is {deployment['status']}; {ending}.")

@@ -47,6 +47,9 @@ _SCOPE_FIELDS = {
     "concurrency": "At once",
     "spend_limit": "Spend limit",
 }
+_ENDPOINTS = (
+    "models, chat, completions, embeddings, responses, messages, rerank, score, tokenize, audio, images or rest"
+)
 _LISTS = {"models": "all", "endpoints": "all", "ip_ranges": "everywhere"}
 
 EUR_MICROS = 1_000_000
@@ -71,7 +74,7 @@ RoleOption = Annotated[str | None, typer.Option("--role", help="user, manager, a
 Models = Annotated[list[str] | None, typer.Option("--model", help="May call this model only; repeat for more.")]
 Endpoints = Annotated[
     list[str] | None,
-    typer.Option("--endpoint", help="models, chat, completions, embeddings or rest; repeat for more."),
+    typer.Option("--endpoint", help=f"{_ENDPOINTS}; repeat for more."),
 ]
 Ranges = Annotated[
     list[str] | None, typer.Option("--ip-range", help="May be used from this address or CIDR only; repeat for more.")

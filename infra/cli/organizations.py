@@ -7,6 +7,7 @@ import typer
 
 from infra.cli.asking import YesFlag, require_yes
 from infra.cli.calling import calling
+from infra.cli.organization_limits import organization_limits
 from infra.cli.output import CommandError, ExitCode, JsonFlag, age, print_fields, print_json, print_table, say
 from infra.client import Api
 
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
     group.command("rename", help="Give the current one another name, slug or colour.")(rename_organization)
     group.command("delete", help="End the current one and every membership in it.")(delete_organization)
     group.command("plan", help="Change what one pays for; platform administrators only.")(change_plan)
+    group.command("limits", help="Show the limits of one; platform administrators change them.")(organization_limits)
     app.add_typer(group, name="org")
 
 

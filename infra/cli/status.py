@@ -25,7 +25,9 @@ def status(*, as_json: JsonFlag = False) -> None:
     platform = read_platform(environment.data_dir)
     if platform is None:
         if as_json:
-            print_json({"running": False, "data_dir": str(environment.data_dir), "roles": {}, "servers": {}})
+            print_json(
+                {"running": False, "data_dir": str(environment.data_dir), "roles": {}, "servers": {}, "finishing": {}}
+            )
             raise typer.Exit(ExitCode.UNREACHABLE)
         message = f"Nothing runs on {environment.data_dir}."
         raise CommandError(ExitCode.UNREACHABLE, "not_running", message, "Start it with `inventiv up`.")
@@ -44,7 +46,7 @@ def status(*, as_json: JsonFlag = False) -> None:
     if (lag := document["lag"]) is not None:
         print_fields({"lag": f"at most {lag['events']} events behind ({lag['projection']})"}, {"lag": "Read models   "})
     print()
-    children = {**document["servers"], **document["roles"]}
+    children = {**document["servers"], **document["roles"], **document["finishing"]}
     rows = [{"name": name, **child} for name, child in children.items()]
     for row in rows:
         row["state"] = paint(row["state"], "green" if row["state"] == "running" else "yellow")
@@ -77,6 +79,7 @@ def document_of(platform: Platform) -> dict[str, Any]:
         "pid": platform.pid,
         "roles": children(platform.roles),
         "servers": children(platform.servers),
+        "finishing": children(platform.finishing),
     }
 
 

@@ -78,8 +78,9 @@ def refusal_since(client: Client, since_s: float) -> str:
 async def disconnect(client: Client) -> None:
     """Closes for good, also while the server is away; safe to repeat.
 
-    There nats-py's own close raises from its last flush and skips the rest: OSError, or TypeError from asyncio's own
-    loop since Python 3.12. And it waits for ever for the end of a TLS connection that failed in its handshake.
+    There nats-py's own close raises from its last flush and skips the rest: OSError, TypeError from asyncio's own loop
+    since Python 3.12, RuntimeError from uvloop. And it waits for ever for the end of a TLS connection that failed in
+    its handshake.
     """
     if not await _ended(asyncio.create_task(_close(client)), CLOSE_BUDGET_S):
         _log.info("nats_close_abandoned")
@@ -88,7 +89,7 @@ async def disconnect(client: Client) -> None:
 async def _close(client: Client) -> None:
     try:
         await client.close()
-    except (OSError, TypeError):
+    except (OSError, TypeError, RuntimeError):
         client._pending_data_size = 0  # noqa: SLF001 - nothing to flush any more
         client._status = Client.DISCONNECTED  # noqa: SLF001 - or it would think itself closed
         await client.close()

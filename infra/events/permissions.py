@@ -24,6 +24,9 @@ TOOLS = "tools"
 MIGRATION = "migration"
 OPERATOR = "operator"
 
+COUNTS_SUBJECT = "gw.counts"
+"""On it gateways tell one another what of the shared limits they use (infra/limit_exchange.py)."""
+
 _API = "$JS.API"
 
 
@@ -144,9 +147,10 @@ PERMISSIONS: Mapping[str, Permissions] = {
     GATEWAY: _identity(
         GATEWAY,
         _look(*STREAMS),
-        ["use.>"],
+        ["use.>", COUNTS_SUBJECT],
         _follow(EVENTS),
-        hears=["tel.>"],
+        _follow(USAGE),
+        hears=["tel.>", COUNTS_SUBJECT],
         denied=_hands_off(),
     ),
     HANDLERS: _identity(

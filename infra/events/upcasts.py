@@ -23,14 +23,26 @@ def _scoped(data: dict[str, Any]) -> dict[str, Any]:
     return {**_activated(data), "created_by": data["owner"], "scope": {"role": "owner"}}
 
 
+def _as_it_is(data: dict[str, Any]) -> dict[str, Any]:
+    """A scope may name more endpoints than before; what it named then it names now."""
+    return data
+
+
+def _of_an_unknown_engine(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "endpoints": [], "context_tokens": 0}
+
+
 def _without_origin(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "ip": "", "user_agent": ""}
 
 
 UPCASTS: Upcasts = {
     ("ApiKeyIssued", 1): _scoped,
+    ("ApiKeyIssued", 2): _as_it_is,
+    ("ApiKeyScopeChanged", 1): _as_it_is,
     ("DeploymentRequested", 1): _activated,
     ("InstanceRequested", 1): _activated,
+    ("ModelLoaded", 1): _of_an_unknown_engine,
     ("SessionOpened", 1): _without_origin,
 }
 """(event type, stored schema) -> function to schema + 1."""

@@ -16,11 +16,11 @@ from typing import Any, Literal, NoReturn, TypeVar
 import msgspec
 
 from domain.decider import Decider
-from domain.ids import EventId, OrganizationId
+from domain.ids import DeploymentId, EventId, OrganizationId
 from domain.message import Context, Envelope, Recorded, subject_of
 from domain.ports import Loaded, Receipt
 from domain.values import Sealed
-from handlers.person_ports import HeldAddress, PersonTraces
+from handlers.person_ports import HeldAddress, KeptKey, PersonTraces
 from handlers.ports import (
     Absent,
     AuditStanding,
@@ -125,6 +125,7 @@ class DryRun:
             vault=_Placeholders(),
             tokens=_Placeholders(),
             credentials=_no_credentials,
+            upstream_keys=_DryUpstreamKeys(),
             find_traces=_no_traces,
             eraser=_DryEraser(),
         )
@@ -231,6 +232,17 @@ class _DryMailer:
         raise LookEnds(asked=True)
 
     async def has_sent(self, message_id: str) -> Happened:  # noqa: ARG002 - the port's
+        raise LookEnds(asked=True)
+
+
+class _DryUpstreamKeys:
+    async def destroy(self, organization: OrganizationId, deployment_id: DeploymentId, /, *, but: str) -> None:  # noqa: ARG002 - the port's
+        raise LookEnds(asked=True)
+
+    async def list_older(self, after: str, /, *, age_s: float) -> Sequence[KeptKey]:  # noqa: ARG002 - the port's
+        raise LookEnds(asked=True)
+
+    async def destroy_older(self, credential_id: str, /, *, age_s: float) -> None:  # noqa: ARG002 - the port's
         raise LookEnds(asked=True)
 
 

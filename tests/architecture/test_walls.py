@@ -21,6 +21,7 @@ MAY_SEE_EVERYTHING: Mapping[str, tuple[int, str]] = {
     "web/api/invitations.py": (3, "the token is the proof; and whether an address belongs to a member already"),
     "web/api/members.py": (1, "names of the members whom a scoped query gave"),
     "web/api/models.py": (1, "whether anybody uses a model of the platform, for its administrators"),
+    "web/api/organization_limits.py": (1, "any organisation's limits, for platform administrators"),
     "web/api/organizations.py": (1, "any organisation's plan, for platform administrators"),
     "web/api/password_reset.py": (1, "the link's token is the proof; nobody is signed in"),
     "web/api/settings.py": (1, "the platform's own settings, which everybody lives by"),

@@ -14,6 +14,7 @@ BROWSERS = 5
 GUESTS = 5
 KEYS = 12
 CREDENTIALS = 8
+UPSTREAMS = 4
 PROMPTS = 10
 REFUSED = 10
 
@@ -53,6 +54,7 @@ def plant(platform: Platform) -> Planted:
     _guests(platform, planted)
     keys = [_key(platform, planted) for _ in range(KEYS)]
     _credentials(platform, planted)
+    _upstreams(platform, planted)
     _conversations(platform, planted, keys[0])
     _refusals(platform, planted, tokens, keys)
     _kills(platform)
@@ -120,6 +122,21 @@ def _credentials(platform: Platform, planted: Planted) -> None:
         _made(platform, "PUT", "/providers/scaleway/credentials", {"values": values})
     wrong = {"values": {"pin": planted.secret("refused credential")}}
     assert platform.rest("PUT", "/providers/scaleway/credentials", json=wrong).status_code == 400
+
+
+def _upstreams(platform: Platform, planted: Planted) -> None:
+    """Connected, replaced and stopped; and once with a password in a URL, which is refused for it. None is called."""
+    for number in range(UPSTREAMS):
+        wish = {"url": "https://1.1.1.1/v1", "api_key": planted.secret("key of an upstream")}
+        made = _made(platform, "POST", "/deployments", {"model": f"canary-{number}", "upstream": wish})
+        path = f"/deployments/{made['deployment_id']}"
+        replacing: dict[str, object] = {"api_key": planted.secret("new key of an upstream")}
+        _made(platform, "PUT", f"{path}/upstream/key", replacing)
+        if number % 2:
+            assert platform.rest("DELETE", path).status_code == 202
+    url = f"https://user:{planted.secret('password in a refused URL')}@1.1.1.1/v1"
+    refused = {"model": "canary", "upstream": {"url": url}}
+    assert platform.rest("POST", "/deployments", json=refused).status_code == 400
 
 
 def _conversations(platform: Platform, planted: Planted, key: str) -> None:

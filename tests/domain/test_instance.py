@@ -82,7 +82,7 @@ PROVISIONING = (REQUESTED, INTENDED)
 SERVER = (*PROVISIONING, CREATED, ServerStarted())
 BOOTING = (*SERVER, ADDRESS, InstanceBooted())
 STARTING = (*BOOTING, REGISTERED, WorkerTokenConfirmed())
-READY = (*STARTING, EngineAnswered(), ModelLoaded(), EngineWarmedUp(), InstanceReady())
+READY = (*STARTING, EngineAnswered(), ModelLoaded(endpoints=(), context_tokens=0), EngineWarmedUp(), InstanceReady())
 DRAINING = (*READY, DrainStarted(reason="user", deadline_s=300))
 TERMINATING = (*READY, TerminationRequested(reason="user"))
 TERMINATED = (*TERMINATING, ServerSeenGone(), ServerSeenGone(), InstanceTerminated(reason="user"))
@@ -222,8 +222,18 @@ def test_the_first_heartbeat_spends_the_bootstrap_token() -> None:
 
 def test_milestones_are_reported_once_each() -> None:
     loaded = replace(HEALTHY, status="starting", warmed_up=False)
-    given(*STARTING).when(loaded).then(EngineAnswered(), ModelLoaded())
-    given(*STARTING, EngineAnswered(), ModelLoaded()).when(loaded).then_nothing()
+    given(*STARTING).when(loaded).then(EngineAnswered(), ModelLoaded(endpoints=(), context_tokens=0))
+    given(*STARTING, EngineAnswered(), ModelLoaded(endpoints=(), context_tokens=0)).when(loaded).then_nothing()
+
+
+def test_what_the_engine_answers_is_told_with_the_model_and_forgotten_with_the_server() -> None:
+    told = ModelLoaded(endpoints=("chat", "embeddings"), context_tokens=4096)
+    given(*STARTING).when(replace(HEALTHY, endpoints=told.endpoints, context_tokens=4096)).then(
+        EngineAnswered(), told, EngineWarmedUp(), InstanceReady()
+    )
+    for then, known in (((), (told.endpoints, 4096)), ((ReinstallRequested(),), ((), 0))):
+        after = state_after(INSTANCE, [*STARTING, told, *then])
+        assert (after.endpoints, after.context_tokens) == known
 
 
 @pytest.mark.parametrize("status", ["starting", "unavailable"])
@@ -388,7 +398,7 @@ def test_progress_follows_the_milestones_of_the_newer_scale() -> None:
         (BootstrapPhaseDone(phase="done"), 60),
         (REGISTERED, 60),
         (EngineAnswered(), 70),
-        (ModelLoaded(), 80),
+        (ModelLoaded(endpoints=(), context_tokens=0), 80),
         (EngineWarmedUp(), 95),
         (InstanceReady(), 100),
     )

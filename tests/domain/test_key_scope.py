@@ -15,6 +15,7 @@ from domain.key_scope import (
     MAX_MODELS,
     KeyScope,
     compiled,
+    endpoints_of,
     is_role_within,
     is_within,
     lesser_role,
@@ -173,3 +174,9 @@ def test_what_can_be_no_model_is_refused(model: str) -> None:
 def test_a_key_cannot_expire_before_it_begins() -> None:
     assert rejection(expires_at=NOON) == "expiry_in_the_past"
     assert validated(KeyScope(expires_at=NOON + SECOND), at=NOON).expires_at == NOON + SECOND
+
+
+def test_an_engines_paths_are_told_in_the_words_of_a_scope() -> None:
+    paths = ("/v1/audio/speech", "/v1/chat/completions", "/v1/chat/completions/render", "/v1/audio/translations")
+    assert endpoints_of(paths) == ("chat", "audio")
+    assert endpoints_of(()) == ()

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from domain.decider import Claim
 from domain.ids import InvitationId, UserId
+from domain.limits import OrganizationLimits
 from domain.organization import (
     MAX_PENDING_INVITATIONS,
     ORGANIZATION,
@@ -16,6 +17,7 @@ from domain.organization import (
     MemberRoleChanged,
     OrganizationCreated,
     OrganizationDeleted,
+    OrganizationLimitsChanged,
     OrganizationPlanChanged,
     OrganizationRenamed,
     SidebarColorChosen,
@@ -24,6 +26,7 @@ from domain.organization import (
 from domain.organization_commands import (
     AcceptInvitation,
     AddMember,
+    ChangeOrganizationLimits,
     ChangeOrganizationPlan,
     ChooseSidebarColor,
     CreateOrganization,
@@ -125,6 +128,30 @@ def test_its_plan_is_changed_once() -> None:
     given(*ACME_CREATED).when(subscribe).then(OrganizationPlanChanged(plan="subscriber"))
     given(*ACME_CREATED, OrganizationPlanChanged(plan="subscriber")).when(subscribe).then_nothing()
     given(*ACME_CREATED).when(ChangeOrganizationPlan(plan="free")).then_nothing()
+
+
+def test_its_limits_are_changed_one_by_one() -> None:
+    some = OrganizationLimits(requests_per_minute=600, spend_limit_eur_micros_per_month=1_000_000)
+    begin = ChangeOrganizationLimits(requests_per_minute=600, spend_limit_eur_micros_per_month=1_000_000)
+    given(*ACME_CREATED).when(begin).then(OrganizationLimitsChanged(limits=some))
+    limited = (*ACME_CREATED, OrganizationLimitsChanged(limits=some))
+    given(*limited).when(begin).then_nothing()
+    given(*limited).when(ChangeOrganizationLimits()).then_nothing()
+    given(*limited).when(ChangeOrganizationLimits(concurrency=5)).then(
+        OrganizationLimitsChanged(limits=replace(some, concurrency=5))
+    )
+    lifted = ChangeOrganizationLimits(requests_per_minute=None, max_completion_tokens=None)
+    given(*limited).when(lifted).then(OrganizationLimitsChanged(limits=replace(some, requests_per_minute=None)))
+
+
+def test_a_limit_is_a_whole_number_above_nothing() -> None:
+    for wrong in (0, -1, 2**53):
+        for name in OrganizationLimits.__struct_fields__:
+            given(*ACME_CREATED).when(ChangeOrganizationLimits(**{name: wrong})).then_rejected("invalid_limit")
+
+
+def test_what_was_never_there_has_no_limits() -> None:
+    given().when(ChangeOrganizationLimits(concurrency=5)).then_rejected("organization_not_found")
 
 
 def test_it_is_not_deleted_while_something_of_it_runs() -> None:

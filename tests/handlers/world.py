@@ -24,7 +24,7 @@ from domain.ports import Receipt
 from domain.values import Sealed
 from handlers.advance_instance import advance_instance
 from handlers.outcome import Done, Outcome, RetryAfter, outcome_of
-from handlers.person_ports import HeldAddress, PersonTraces
+from handlers.person_ports import HeldAddress, KeptKey, PersonTraces
 from handlers.ports import (
     Absent,
     AuditStanding,
@@ -247,6 +247,44 @@ class FakeTokens:
 
 
 @dataclass
+class FakeUpstreamKeys:
+    """The vault's keys of upstreams: where each belongs, and when it was kept."""
+
+    effects: Effects
+    clock: Callable[[], datetime]
+    kept: dict[str, tuple[KeptKey, datetime]] = field(default_factory=dict)
+
+    def keep(self, deployment_id: DeploymentId, credential_id: str) -> None:
+        self.kept[credential_id] = (KeptKey(ACME, deployment_id, credential_id), self.clock())
+
+    async def destroy(self, organization: OrganizationId, deployment_id: DeploymentId, /, *, but: str) -> None:
+        async def destroy() -> None:
+            until = self.kept[but][1] if but in self.kept else None
+            for name, (key, kept_at) in list(self.kept.items()):
+                is_theirs = (key.organization, key.deployment_id) == (organization, deployment_id)
+                if is_theirs and name != but and (until is None or kept_at < until):
+                    del self.kept[name]
+
+        await self.effects.do("destroy_upstream_keys", destroy)
+
+    async def list_older(self, after: str, /, *, age_s: float) -> Sequence[KeptKey]:
+        return sorted(
+            (key for name, (key, kept_at) in self.kept.items() if name > after and self._is_old(kept_at, age_s)),
+            key=lambda key: key.credential_id,
+        )[:2]
+
+    async def destroy_older(self, credential_id: str, /, *, age_s: float) -> None:
+        async def destroy() -> None:
+            if self._is_old(self.kept[credential_id][1], age_s):
+                del self.kept[credential_id]
+
+        await self.effects.do("destroy_older", destroy)
+
+    def _is_old(self, kept_at: datetime, age_s: float) -> bool:
+        return self.clock() - kept_at > timedelta(seconds=age_s)
+
+
+@dataclass
 class FakeEraser:
     """Notes its steps; destroying keys makes the vault forget."""
 
@@ -308,6 +346,7 @@ class World:
         self.mailer = FakeMailer(self.effects)
         self.vault = FakeVault()
         self.eraser = FakeEraser(self.effects, self.vault)
+        self.upstream_keys = FakeUpstreamKeys(self.effects, self.clock)
         self.ledger = FragileRows(self.effects, MemoryEffectRows(self.clock))
         self.doors = Doors(
             dispatch=self._dispatch,
@@ -331,6 +370,7 @@ class World:
             vault=self.vault,
             tokens=FakeTokens(),
             credentials=no_credentials,
+            upstream_keys=self.upstream_keys,
             find_traces=no_traces,
             eraser=self.eraser,
         )

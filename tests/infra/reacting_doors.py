@@ -20,6 +20,7 @@ from tests.handlers.world import (
     FakeMailer,
     FakeSealer,
     FakeTokens,
+    FakeUpstreamKeys,
     FakeVault,
     Secrets,
     Signer,
@@ -60,6 +61,7 @@ def doors_on(log: EventLog, aggregates: Sequence[Decider[Any, Any, Any]], ledger
         vault=(vault := FakeVault()),
         tokens=FakeTokens(),
         credentials=no_credentials,
+        upstream_keys=FakeUpstreamKeys(effects, now),
         find_traces=no_traces,
         eraser=FakeEraser(effects, vault),
     )

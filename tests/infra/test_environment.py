@@ -45,6 +45,18 @@ def test_our_own_proxies_are_addresses_or_networks() -> None:
         read_environment({"INVENTIV_TRUSTED_PROXIES": "proxy.internal"})
 
 
+def test_what_upstreams_may_have_is_read_and_a_slip_in_it_stops_the_start() -> None:
+    assert read_environment({}).outbound_rules.listed == ()
+    told = read_environment({"INVENTIV_UPSTREAM_ALLOW": "127.0.0.1:11434, 10.0.0.0/8,llm-d.internal"}).outbound_rules
+    assert [(one.host, str(one.network or ""), one.port) for one in told.listed] == [
+        ("", "127.0.0.1/32", 11434),
+        ("", "10.0.0.0/8", 0),
+        ("llm-d.internal", "", 0),
+    ]
+    with pytest.raises(ValueError, match="upstream_allow"):
+        read_environment({"INVENTIV_UPSTREAM_ALLOW": "http://10.0.0.1"})
+
+
 @pytest.mark.parametrize(("given", "fits"), [("4", False), ("5", True), ("86400", True), ("86401", False)])
 def test_a_table_is_trusted_for_five_seconds_to_a_day(given: str, fits: bool) -> None:
     if fits:

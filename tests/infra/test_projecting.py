@@ -365,6 +365,29 @@ async def test_usage_is_read_from_its_own_stream(postgres_url: str, nats_server:
     await disconnect(nc)
 
 
+async def test_a_lost_stream_of_usage_is_said_aloud_rather_than_counted_as_nothing(
+    postgres_url: str, nats_server: EmbeddedNats
+) -> None:
+    """Else new records would take the positions of lost ones, and pass uncounted."""
+    async with await connect(postgres_url, "test") as connection:
+        await ensure_schema(connection, USAGE)
+        await move(connection, [Move(USAGE, 0, 1_000_000)])
+    nc = await connect_writer(nats_server.url, "test")
+    async with bystanders(postgres_url) as others:
+        projector = Projector(USAGE, UsageSource(nc), postgres_url, others)
+        with capture_logs() as lines:
+            async with kept(projector):
+
+                async def said() -> bool:
+                    return any(line["event"] == "log_damaged" for line in lines)
+
+                await wait_until(said, "the alarm", PATIENCE_S)
+    (line,) = [line for line in lines if line["event"] == "log_damaged"]
+    assert "but position 1000000 has been seen" in line["reason"]
+    assert line["log_level"] == "critical"
+    await disconnect(nc)
+
+
 async def _has_requests(read: ReadModels, wanted: set[str]) -> bool:
     try:
         async with read("usage") as connection:

@@ -188,3 +188,56 @@ asyncio.run(main())
     parent.kill()
     await parent.wait()
     await until(lambda: not is_alive(int(pid), float(created_at)))
+
+
+async def test_a_replaced_child_finishes_in_peace_and_is_not_started_again(
+    supervisor: Supervisor, told: Told, tmp_path: Path
+) -> None:
+    await supervisor.start(Sleeper(tmp_path))
+    old = supervisor.views()["sleeper"]
+    await supervisor.replace(Sleeper(tmp_path))
+    new = supervisor.views()["sleeper"]
+    assert (new.state, new.pid != old.pid, is_alive(old.pid, old.created_at)) == ("running", True, True)
+    assert [(view.pid, view.state) for view in supervisor.finishing().values()] == [(old.pid, "finishing")]
+    assert old.pid is not None
+    os.kill(old.pid, signal.SIGTERM)
+    await until(lambda: supervisor.finishing() == {})
+    assert supervisor.views()["sleeper"] == new
+    assert told == ["the sleeper that was replaced was ended by SIGTERM"]
+
+
+async def test_the_replacing_child_is_kept_alive_like_any_other(supervisor: Supervisor, tmp_path: Path) -> None:
+    await supervisor.start(Sleeper(tmp_path))
+    await supervisor.replace(Sleeper(tmp_path))
+    second = pid_of(supervisor)
+    os.kill(second, signal.SIGKILL)
+    await until(lambda: supervisor.views()["sleeper"].restarts == 1)
+    assert pid_of(supervisor) != second
+
+
+async def test_a_replacement_that_does_not_start_leaves_the_old_child_kept(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    await supervisor.start(Sleeper(tmp_path))
+    first = pid_of(supervisor)
+    with pytest.raises(EmbeddedServerError, match="no luck"):
+        await supervisor.replace(Sleeper(tmp_path, program=DIES))
+    assert (pid_of(supervisor), supervisor.finishing()) == (first, {})
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: supervisor.views()["sleeper"].restarts == 1)
+
+
+async def test_what_does_not_run_cannot_be_replaced(supervisor: Supervisor, tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedServerError, match="does not run"):
+        await supervisor.replace(Sleeper(tmp_path))
+    assert supervisor.views() == {}
+
+
+async def test_the_end_of_all_ends_replaced_children_too(supervisor: Supervisor, tmp_path: Path) -> None:
+    await supervisor.start(Sleeper(tmp_path))
+    await supervisor.replace(Sleeper(tmp_path))
+    old, new = *supervisor.finishing().values(), supervisor.views()["sleeper"]
+    await supervisor.stop("sleeper", WAIT_S)
+    assert not is_alive(old.pid, old.created_at)
+    assert not is_alive(new.pid, new.created_at)
+    assert supervisor.finishing() == {}

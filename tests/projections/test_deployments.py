@@ -7,9 +7,14 @@ from msgspec.structs import replace
 
 from domain import instance_commands as c
 from domain.deployment import DeploymentRefused, DeploymentRequested, DeploymentStopped
+from domain.upstream import UpstreamActivated, UpstreamConnected, UpstreamKeyReplaced
+from domain.values import Digest
 from projections.deployments import (
     DEPLOYMENTS,
+    UPSTREAM,
+    DeploymentView,
     Footprint,
+    count_standing_of,
     find_deployment,
     find_footprint,
     list_deployments,
@@ -124,3 +129,52 @@ async def test_a_footprint_is_what_is_wanted_and_what_has_not_ended(postgres_url
     async with projected(postgres_url, DEPLOYMENTS, story.of(DEPLOYMENTS)) as connection:
         assert await find_footprint(connection, "acme") == Footprint(standing_deployments=0, live_instances=1)
         assert await list_standing(connection, "acme") == []
+
+
+def _connected(**changes: Any) -> UpstreamConnected:
+    return replace(example(UpstreamConnected), **changes)
+
+
+async def _shown(postgres_url: str, *events: object) -> DeploymentView:
+    story = Story().happened("acme", "d-1", *events)
+    async with projected(postgres_url, DEPLOYMENTS, story.of(DEPLOYMENTS)) as connection:
+        view = await find_deployment(connection, "acme", "d-1")
+    assert view is not None
+    return view
+
+
+async def test_an_upstream_is_shown_in_place_of_machines(postgres_url: str) -> None:
+    view = await _shown(postgres_url, _connected())
+    assert (view.status, view.engine, view.instances, view.instance_ids, view.provider) == (
+        "ready",
+        UPSTREAM,
+        0,
+        [],
+        "",
+    )
+    assert view.upstream is not None
+    assert (view.upstream.url, view.upstream.upstream_model) == ("https://api.example.com/v1", "large")
+
+
+async def test_an_upstream_waits_for_both_flags(postgres_url: str) -> None:
+    without = _connected(activated=("technical",))
+    assert (await _shown(postgres_url, without)).status == "starting"
+
+
+async def test_an_upstream_shows_its_newest_key_and_flags(postgres_url: str) -> None:
+    changes = (UpstreamKeyReplaced(key_digest=Digest("k2")), UpstreamActivated(flag="economic"))
+    view = await _shown(postgres_url, _connected(activated=("technical",)), *changes)
+    assert view.upstream is not None
+    assert (view.status, view.upstream.key_digest) == ("ready", "k2")
+
+
+async def test_a_stopped_upstream_is_stopped_at_once(postgres_url: str) -> None:
+    assert (await _shown(postgres_url, _connected(), DeploymentStopped())).status == "stopped"
+
+
+async def test_an_upstream_stands_until_it_is_stopped_and_needs_no_model_of_the_catalogue(postgres_url: str) -> None:
+    story = Story().happened("acme", "d-1", _connected()).happened("acme", "d-2", _wanted(model_code="chat"))
+    async with projected(postgres_url, DEPLOYMENTS, story.of(DEPLOYMENTS)) as connection:
+        assert await list_standing(connection, "acme") == ["d-1", "d-2"]
+        assert (await find_footprint(connection, "acme")).standing_deployments == 2
+        assert await count_standing_of(connection, "chat", None) == 1

@@ -1,12 +1,14 @@
 """Organisations, and who sees them."""
 
 from domain.ids import UserId
+from domain.limits import UNLIMITED, OrganizationLimits
 from domain.organization import (
     MemberAdded,
     MemberRemoved,
     MemberRoleChanged,
     OrganizationCreated,
     OrganizationDeleted,
+    OrganizationLimitsChanged,
     OrganizationPlanChanged,
     OrganizationRenamed,
     SidebarColorChosen,
@@ -105,6 +107,21 @@ async def test_name_slug_colour_and_plan_are_the_newest(postgres_url: str) -> No
     assert (seen.name, seen.slug, seen.sidebar_color, seen.plan) == ("Acme Two", "acme-two", "#2f6f4f", "subscriber")
     assert profile is not None
     assert (profile.plan, profile.name) == ("subscriber", "Acme Two")
+
+
+async def test_limits_are_the_newest_and_seen_by_members_and_the_platform(postgres_url: str) -> None:
+    first = OrganizationLimits(requests_per_minute=600, tokens_per_minute=10_000)
+    second = OrganizationLimits(concurrency=5, spend_limit_eur_micros_per_month=2**53 - 1, max_completion_tokens=100)
+    story = _acme()
+    before = len(story.entries)
+    story.happened("acme", "acme", OrganizationLimitsChanged(limits=first), OrganizationLimitsChanged(limits=second))
+    for count, limits in ((before, UNLIMITED), (before + 1, first), (before + 2, second)):
+        async with projected(postgres_url, ORGANIZATIONS, story.entries[:count], batches=[count]) as connection:
+            seen = await find_organization(connection, "acme", "oscar")
+            profile = await find_profile(connection, "acme")
+        assert seen is not None
+        assert profile is not None
+        assert (seen.limits, profile.limits) == (limits, limits)
 
 
 async def test_a_deleted_organisation_has_no_members_and_is_nobodys(postgres_url: str) -> None:

@@ -5,19 +5,19 @@ from hashlib import sha256
 from projections.registry import PROJECTIONS
 
 PINNED = {
-    "organizations": (2, "ed6cd164c659"),
+    "organizations": (3, "8053257c12d4"),
     "invitations": (1, "34505294c0fb"),
     "users": (2, "c62d407219e7"),
     "sessions": (2, "1066495f7b83"),
-    "api_keys": (2, "f738e7e7c9a9"),
+    "api_keys": (3, "0de04cfd4eba"),
     "models": (2, "ebd7082bb5c6"),
     "offerings": (1, "b56c01f0fd25"),
     "shares": (1, "416c251d3ca3"),
-    "deployments": (2, "ae2d44bbcd01"),
-    "instances": (2, "a7491e96bcd7"),
+    "deployments": (3, "eb1c0a7827f3"),
+    "instances": (3, "71c57afd4a23"),
     "settings": (1, "1dda0052df19"),
-    "router": (2, "8ba716531584"),
-    "usage": (2, "0cf4c5195897"),
+    "router": (3, "c42623ba409b"),
+    "usage": (3, "45ab9b5cfbaf"),
     "audit_log": (3, "453f73cc7688"),
     "audit_tree": (1, "ec58c431e962"),
 }

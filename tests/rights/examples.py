@@ -10,7 +10,7 @@ run.
 import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -103,6 +103,7 @@ def one(**fields: Any) -> tuple[Example, ...]:
     return (Example(**fields),)
 
 
+UPSTREAM = {"deployment_id": "upstream"}
 HOLDER = "whoever holds the token was sent it, and is a member of nothing yet"
 PASSWORD = "a ferret on the seventh floor"
 ALL = Example(query={"all": "true"}, for_admins=True)
@@ -120,6 +121,8 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "PUT /organizations/current": one(body={"organization_id": "{organization}"}, finer={"not_a_member"}),
     "PATCH /organizations/current": one(body={"sidebar_color": "#123456"}),
     "PUT /organizations/{organization_id}/plan": one(body={"plan": "subscriber"}),
+    "GET /organizations/{organization_id}/limits": one(),
+    "PATCH /organizations/{organization_id}/limits": one(body={"concurrency": 10}),
     "PUT /organizations/current/members/{user_id}": one(body={"role": "manager"}, finer={"role_change_not_allowed"}),
     "GET /organizations/invitations/{token}": one(open_because=HOLDER),
     "POST /organizations/invitations/{token}/accept": one(open_because=HOLDER, finer={"email_mismatch"}),
@@ -142,7 +145,13 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "PUT /providers/{provider}/credentials": one(
         body={"values": {"project_id": "p", "secret_key": "s"}}, refused={"unknown_credential"}
     ),
-    "POST /deployments": (Example(body={"model": "{model_code}"}), Example(body={"model_id": "{model}"})),
+    "POST /deployments": (
+        Example(body={"model": "{model_code}"}),
+        Example(body={"model_id": "{model}"}),
+        Example(body={"model": "chat", "upstream": {"url": "https://api.example.com/v1", "api_key": "sk-1"}}),
+    ),
+    "PUT /deployments/{deployment_id}/upstream/key": one(body={"api_key": "sk-2"}, kinds=UPSTREAM),
+    "PUT /deployments/{deployment_id}/activation": tuple(replace(flag, kinds=UPSTREAM) for flag in _flags()),
     "GET /instance_types/{type_id}/models": one(),
     "GET /users/{user_id}/forgetting": one(refused={"user_not_found"}),
     "GET /events": (Example(), Example(query={"aggregate": "instance", "id": "{instance}"}), ALL, OF_ONE),

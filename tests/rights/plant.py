@@ -126,6 +126,11 @@ async def _made(owner: httpx.AsyncClient, word: str, third: OrganizationId) -> d
     share = await made("/shares", offering=offering["id"], consumer=str(third))
     await made("/providers/local/params", "PUT", worker_vllm_image=f"registry.example/{word}:1")
     deployment = await made("/deployments", model=MODEL)
+    upstream = await made(
+        "/deployments",
+        model=f"{word}/chat",
+        upstream={"url": f"https://{word}.example.com/v1", "api_key": f"sk-{word}"},
+    )
     return {
         "api_key": key["key"]["id"],
         "key_secret": key["api_key"],
@@ -136,6 +141,7 @@ async def _made(owner: httpx.AsyncClient, word: str, third: OrganizationId) -> d
         "offering": offering["id"],
         "share": share["id"],
         "deployment": deployment["deployment_id"],
+        "upstream": upstream["deployment_id"],
     }
 
 

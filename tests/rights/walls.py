@@ -130,6 +130,10 @@ class _NoCredentials:
         return ()
 
 
+class _NoUpstreamKeys:
+    async def keep(self, organization_id: str, deployment_id: str, credential_id: str, key: str) -> None: ...
+
+
 class _NoLimits:
     """Hundreds of sign-ins come from one address here."""
 
@@ -154,6 +158,7 @@ def rehearsing(services: Services, walls: Walls) -> tuple[Services, Rehearsal]:
         dispatch=rehearsal,
         passwords=_HeldPasswords(services.passwords),
         credentials=_NoCredentials(),
+        upstream_keys=_NoUpstreamKeys(),
         sign_in_limits=limits,
     )
     return held, rehearsal

@@ -178,6 +178,27 @@ async def test_an_organisation_with_something_running_stays(world: World) -> Non
             assert reply.status_code == (200 if gone else 409), "an instance lives on after its deployment"
 
 
+async def test_limits_are_for_platform_admins_to_change_and_for_members_to_see(world: World) -> None:
+    await world.person("limited")
+    async with world.signed_in("limited", PERSON_PASSWORD) as client, world.signed_in() as admin:
+        [own] = await made(client, "Limited")
+        assert set(own["limits"].values()) == {None}
+        path = f"/organizations/{own['id']}/limits"
+        assert refusal(await client.patch(path, json={"concurrency": 5})) == (403, "admin_required")
+        assert refusal(await client.get(path)) == (403, "admin_required")
+        changed = await admin.patch(path, json={"concurrency": 5, "requests_per_minute": 60})
+        assert (changed.status_code, changed.json()["limits"]["concurrency"]) == (200, 5)
+        lifted = (await admin.patch(path, json={"concurrency": None})).json()
+        assert (lifted["limits"]["concurrency"], lifted["limits"]["requests_per_minute"]) == (None, 60)
+        assert (await admin.get(path)).json() == lifted
+        assert (await client.get("/organizations")).json()[0]["limits"] == lifted["limits"]
+        assert refusal(await admin.patch(path, json={"tokens_per_minute": 0})) == (400, "invalid_limit")
+        for wrong in (str(uuid7()), "current"):
+            absent = f"/organizations/{wrong}/limits"
+            assert refusal(await admin.patch(absent, json={"concurrency": 5})) == (404, "organization_not_found")
+            assert refusal(await admin.get(absent)) == (404, "organization_not_found")
+
+
 async def test_a_plan_is_for_platform_admins_to_change(world: World) -> None:
     await world.person("payer")
     async with world.signed_in("payer", PERSON_PASSWORD) as client, world.signed_in() as admin:

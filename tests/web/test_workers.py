@@ -13,6 +13,7 @@ from agent.protocol import (
     HEARTBEAT_PATH,
     REGISTER_PATH,
     AgentInfo,
+    EngineLoad,
     GpuSample,
     Heartbeat,
     HeartbeatReply,
@@ -123,6 +124,14 @@ async def test_a_worker_registers_and_becomes_ready(world: World) -> None:
     assert (state.status, state.engine_url, state.agent_sha256) == ("ready", "http://127.8.0.1:8000", "a" * 64)
 
 
+async def test_what_an_engine_answers_is_kept_in_our_own_words(world: World) -> None:
+    host = await a_host(world)
+    paths = ("/v1/chat/completions", "/v1/responses", "/invocations", "/v1/audio/translations", "../x" * 1000)
+    await host.heartbeat(await host.token(), **READY_NOW, engine_paths=paths, context_tokens=4096)
+    state = await host.state()
+    assert (state.endpoints, state.context_tokens) == (("chat", "responses", "audio"), 4096)
+
+
 async def test_the_log_never_holds_a_workers_token(world: World) -> None:
     host = await a_host(world)
     token = await host.token()
@@ -229,12 +238,13 @@ async def test_a_heartbeats_figures_are_brought_into_range(world: World) -> None
     host = await a_host(world)
     token = await host.token()
     gpu = GpuSample(index=0, gpu_utilization=250.0, gpu_mem_used_mb=900.0, gpu_mem_total_mb=800.0, gpu_temp_c=-400.0)
-    metadata = Metadata(gpu_mem_total_mb=800.0, gpu_power_w=-5.0, gpus=(gpu,) * 100)
+    full = EngineLoad(kv_cache_usage=1.7)
+    metadata = Metadata(gpu_mem_total_mb=800.0, gpu_power_w=-5.0, gpus=(gpu,) * 100, vllm=full)
     reply = await host.heartbeat(token, gpu_utilization=-3.0, gpu_mem_used_mb=900.0, queue_depth=-7, metadata=metadata)
     assert reply.status_code == 200
     seen = world.telemetry.seen[-1]
     assert (seen.instance_id, seen.organization_id) == (host.instance_id, ORGANIZATION)
-    assert (seen.gpu_utilization, seen.queue_depth) == (0.0, 0)
+    assert (seen.gpu_utilization, seen.queue_depth, seen.kv_cache_usage) == (0.0, 0, 1.0)
     assert (seen.samples["gpu_mem_used_mb"], seen.samples["gpu_power_w"]) == (800.0, 0)
     assert len(seen.samples["gpus"]) == 64
     first = seen.samples["gpus"][0]

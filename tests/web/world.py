@@ -44,6 +44,8 @@ from infra.replay.histories import Histories
 from infra.session_uses import SessionUses
 from infra.sign_in_limits import SignInLimits
 from infra.sign_in_tables import create_sign_in_tables
+from infra.upstream_key_store import UpstreamKeyIntake
+from infra.upstream_sealing import sealer_of
 from infra.vault import OneTimeTokens, Vault, WorkerTokens
 from infra.vault_tables import create_vault, vault_pool
 from infra.wrapping import KeyRing
@@ -78,6 +80,19 @@ class Telemetry:
         if self.away:
             raise ConnectionError("no telemetry today")
         self.seen.append(seen)
+
+
+class Hosts:
+    """A name service that gives every host of example.com a public address, and else what a test says."""
+
+    def __init__(self) -> None:
+        self.addresses: dict[str, Sequence[str]] = {}
+        self.away = False
+
+    async def __call__(self, host: str, _port: int, /) -> Sequence[str]:
+        if self.away:
+            raise ConnectionError("no names today")
+        return self.addresses.get(host, ["93.184.215.14"] if host.endswith("example.com") else [])
 
 
 class Parking:
@@ -132,6 +147,7 @@ class World:
     telemetry: Telemetry
     parking: Parking
     seals: Seals
+    hosts: Hosts
     clock: MovingClock
     environment: Environment
     people: dict[str, UserId] = field(default_factory=dict)
@@ -247,6 +263,8 @@ async def a_world(postgres_url: str, folder: Path) -> AsyncIterator[World]:
             worker_tokens=WorkerTokens(master_key),
             one_time_tokens=OneTimeTokens(master_key),
             credentials=CredentialStore(pool, KeyRing(master_key)),
+            upstream_keys=UpstreamKeyIntake(pool, sealer_of(master_key)),
+            resolve=(hosts := Hosts()),
             idempotency=PostgresIdempotency(pool, master_key),
             telemetry=(telemetry := Telemetry()),
             parking=(parking := Parking()),
@@ -260,10 +278,8 @@ async def a_world(postgres_url: str, folder: Path) -> AsyncIterator[World]:
         )
         app = create_app(services)
         await stack.enter_async_context(app.router.lifespan_context(app))
-        tokens = WorkerTokens(master_key)
-        world = World(
-            app, services, log, dispatcher, vault, passwords, tokens, telemetry, parking, seals, clock, environment
-        )
+        fakes = (telemetry, parking, seals, hosts, clock)
+        world = World(app, services, log, dispatcher, vault, passwords, WorkerTokens(master_key), *fakes, environment)
         await world.visible()
         yield world
 

@@ -1,4 +1,6 @@
-"""Deployments: a model wanted N times. Every wish is recorded first, so every refusal can be traced."""
+"""Deployments: a model wanted N times, or answered by an upstream (upstreams.py). Every wish for machines is recorded
+first, so every refusal can be traced.
+"""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -16,9 +18,10 @@ from projections.deployments import DeploymentView, Status, find_deployment, lis
 from projections.models import find_model, find_model_by_code
 from projections.settings import find_settings
 from web.api.catalogue import provider_id
+from web.api.upstreams import NewUpstream, UpstreamShown, connect_upstream, upstream_shown
 from web.auth import Member, Position, Served, member
-from web.errors import not_found
-from web.intent import Intended
+from web.errors import ApiError, not_found
+from web.intent import Intended, Intent
 from web.services import Services
 from web.shapes import Body, PathId, Refused, Reply, euros, uuid_or_404
 from web.wish import engine_of, place_of, request_of
@@ -29,6 +32,7 @@ Viewer = Annotated[Member, Depends(member("deployments.view"))]
 Runner = Annotated[Member, Depends(member("deployments.change"))]
 
 REFUSED_STATUS = 400
+_OF_UPSTREAMS = frozenset({"model", "model_code", "activate", "upstream"})
 MAX_ASKED = 1_000_000
 """Beyond this a number is no wish but noise; what is sane is the domain's to say, and its refusal an event."""
 
@@ -52,10 +56,13 @@ class NewDeployment(Body):
     activate: list[Flag] | None = Field(
         default=None, description="Flags that the instances begin with; every one that the caller may set, if not said."
     )
+    upstream: NewUpstream | None = Field(
+        default=None, description="Answers in place of machines; `model` is then a code of your own choice."
+    )
 
 
 class DeploymentAccepted(Reply):
-    """`instance_id` is the first of `instances`; their ids are known before they are."""
+    """`instance_id` is the first of `instances`; their ids are known before they are. An upstream has none."""
 
     status: Literal["accepted"] = "accepted"
     deployment_id: str
@@ -73,7 +80,10 @@ class DeploymentFailed(Reply):
 
 
 class DeploymentShown(Reply):
-    """`instances` are wanted, `ready_instances` answer; `cost_per_hour` in EUR for each."""
+    """`instances` are wanted, `ready_instances` answer; `cost_per_hour` in EUR for each.
+
+    `engine` is "upstream", and places and numbers are empty, where `upstream` is given.
+    """
 
     id: str
     organization_id: str
@@ -92,6 +102,7 @@ class DeploymentShown(Reply):
     error_message: str
     created_at: datetime
     stopped_at: datetime | None
+    upstream: UpstreamShown | None
 
 
 @router.post(
@@ -102,6 +113,8 @@ async def deploy(
 ) -> DeploymentAccepted | Response:
     """Accepted, or refused with one of SPEC 1.6's codes; either way the wish is on record."""
     deployment_id = DeploymentId(intent.draw.id("deployment"))
+    if body.upstream is not None:
+        return await _connected(services, runner, intent, deployment_id, body, body.upstream)
     model_code, model = await _model(services, runner, body, position)
     place = place_of(
         provider=body.provider_code or body.provider,
@@ -132,6 +145,27 @@ async def deploy(
         instance_id=ids[0],
         instances=list(ids),
         message=f"{len(ids)} instance{'s' if len(ids) > 1 else ''} of {model_code} requested.",
+    )
+
+
+async def _connected(
+    services: Services,
+    runner: Member,
+    intent: Intent,
+    deployment_id: DeploymentId,
+    body: NewDeployment,
+    upstream: NewUpstream,
+) -> DeploymentAccepted:
+    """Raises ApiError: 400 upstream_takes_no_machines."""
+    if extra := body.model_fields_set - _OF_UPSTREAMS:
+        message = f"An upstream runs on nobody's machines: leave out {', '.join(sorted(extra))}."
+        raise ApiError(400, "upstream_takes_no_machines", message)
+    code = body.model or body.model_code
+    await connect_upstream(
+        services, runner, intent, deployment_id, model_code=code, wanted=upstream, activate=body.activate
+    )
+    return DeploymentAccepted(
+        deployment_id=deployment_id, model=code, instance_id="", instances=[], message=f"{code} has an upstream."
     )
 
 
@@ -188,7 +222,8 @@ def _shown(view: DeploymentView) -> DeploymentShown:
     return DeploymentShown.model_validate(
         {
             **fields,
-            "provider_id": provider_id(view.provider),
+            "provider_id": provider_id(view.provider) if view.provider else "",
+            "upstream": upstream_shown(view.upstream) if view.upstream else None,
             "cost_per_hour": euros(view.price_eur_micros_per_hour),
         }
     )

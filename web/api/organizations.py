@@ -26,6 +26,7 @@ from projections.projection import EVERYTHING
 from web.auth import Caller, Member, PlatformAdmin, Position, Served, SignedIn, member
 from web.errors import ApiError, not_found
 from web.intent import Intended
+from web.organization_shapes import Limits
 from web.services import Services
 from web.shapes import Body, PathId, Reply, uuid_or_404
 from web.workspace import move_session
@@ -70,6 +71,7 @@ class Organization(Reply):
     created_at: datetime
     role: Role
     member_count: int
+    limits: Limits
 
 
 class Profile(Reply):
@@ -81,6 +83,7 @@ class Profile(Reply):
     plan: Plan
     member_count: int
     created_at: datetime
+    limits: Limits
 
 
 class CurrentRole(Reply):

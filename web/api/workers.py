@@ -33,19 +33,22 @@ from domain.ids import InstanceId, OrganizationId, WorkerId
 from domain.instance import INSTANCE
 from domain.instance_commands import ObserveWorker, RegisterWorker
 from domain.instance_state import ENDED, Instance, Status
+from domain.key_scope import endpoints_of
 from domain.telemetry import WorkerSeen
 from projections.instances import find_home
 from projections.projection import EVERYTHING
 from web.auth import Served, bearer_of, worker
 from web.errors import ApiError, not_found
 from web.intent import Intended
-from web.samples import clamped, clamped_percent
+from web.samples import clamped, clamped_percent, clamped_share
 from web.services import Services
 
 router = APIRouter(tags=["workers"], dependencies=[Depends(worker)], include_in_schema=False)
 
 TOKEN_PREFIX = "wk_"  # noqa: S105 - how tokens begin, not one of them
 SHOWN_PREFIX_LENGTH = 12
+MAX_CONTEXT_TOKENS = 1_000_000_000
+"""More than any model reads."""
 _WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}|")
 _VERSION = re.compile(r"[A-Za-z0-9.+_-]{1,32}|")
@@ -106,6 +109,8 @@ async def heartbeat(request: Request, services: Served, intent: Intended) -> Res
         warmed_up=report.warmed_up,
         queue_depth=max(0, report.queue_depth),
         agent_sha256=report.agent_info.checksum,
+        endpoints=endpoints_of(report.engine_paths),
+        context_tokens=min(max(0, report.context_tokens), MAX_CONTEXT_TOKENS),
         expected_agent_sha256=services.settings.expected_agent_sha256,
     )
     actor = f"worker:{report.worker_id}"
@@ -190,6 +195,7 @@ async def _publish(services: Services, organization: OrganizationId, report: Hea
         queue_depth=max(0, report.queue_depth),
         gpu_utilization=clamped_percent(report.gpu_utilization),
         samples=clamped(metadata),
+        kv_cache_usage=clamped_share(report.metadata.vllm.kv_cache_usage),
     )
     try:
         await services.telemetry.publish(seen)

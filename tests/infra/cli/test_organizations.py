@@ -21,6 +21,13 @@ ACME = {
     "created_at": "2026-11-21T08:00:00Z",
     "role": "owner",
     "member_count": 2,
+    "limits": {
+        "requests_per_minute": 600,
+        "tokens_per_minute": None,
+        "concurrency": None,
+        "spend_limit_eur_micros_per_month": 12_500_000,
+        "max_completion_tokens": None,
+    },
 }
 GLOBEX = {**ACME, "id": "0192aaaa-0000-7000-8000-0000000910be", "name": "Globex", "slug": "globex", "role": "user"}
 MARIA = {
@@ -145,6 +152,39 @@ def test_a_plan_is_changed_by_slug_or_by_any_id(api: StubApi, inventiv: Inventiv
         api.answer("PUT", f"/organizations/{id_}/plan", Answer(200, {**GLOBEX, "plan": "subscriber"}))
         assert inventiv("org", "plan", wanted, "subscriber") == ExitCode.OK
         assert body(api, "PUT", f"/organizations/{id_}/plan") == {"plan": "subscriber"}
+
+
+def test_limits_of_an_own_organisation_are_shown(
+    api: StubApi, inventiv: Inventiv, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inventiv("org", "limits", "globex") == ExitCode.OK
+    shown = capsys.readouterr().out
+    assert "600" in shown
+    assert "12.50 EUR" in shown
+    assert shown.count("no limit") == 3
+    assert inventiv("org", "limits", "globex", "--json") == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["limits"] == GLOBEX["limits"]
+
+
+def test_limits_are_changed_and_lifted_by_name(api: StubApi, inventiv: Inventiv) -> None:
+    foreign = "0192aaaa-0000-7000-8000-00000000f04e"
+    said = ("--requests-per-minute", "60", "--spend-limit-eur", "0.5", "--max-tokens", "100", "--lift", "concurrency")
+    for wanted, id_ in (("globex", GLOBEX["id"]), (foreign, foreign)):
+        api.answer("PATCH", f"/organizations/{id_}/limits", Answer(200, GLOBEX))
+        assert inventiv("org", "limits", wanted, *said) == ExitCode.OK
+        assert body(api, "PATCH", f"/organizations/{id_}/limits") == {
+            "requests_per_minute": 60,
+            "spend_limit_eur_micros_per_month": 500_000,
+            "max_completion_tokens": 100,
+            "concurrency": None,
+        }
+
+
+def test_limits_of_others_are_asked_of_the_platform(api: StubApi, inventiv: Inventiv) -> None:
+    foreign = "0192aaaa-0000-7000-8000-00000000f04e"
+    api.answer("GET", f"/organizations/{foreign}/limits", Answer(200, {**GLOBEX, "id": foreign}))
+    assert inventiv("org", "limits", foreign) == ExitCode.OK
+    assert inventiv("org", "limits", foreign, "--lift", "everything") == ExitCode.USAGE
 
 
 @pytest.mark.parametrize("wanted", ["maria", "MARIA@example.org", MARIA["user_id"]])

@@ -36,6 +36,7 @@ CELLS: Mapping[str, tuple[str, object, frozenset[str]]] = {
     "append an event": ("evt.acme.instance.1", {}, frozenset({"web", "handlers", "operator"})),
     "reserve a name": ("uniq.email.1", {}, frozenset({"web", "handlers", "operator"})),
     "record usage": ("use.acme.1", {}, frozenset({"gateway", "operator"})),
+    "tell other gateways the counts": ("gw.counts", {}, frozenset({"gateway", "operator"})),
     "report a heartbeat": ("tel.acme.1.heartbeat", {}, frozenset({"web", "operator"})),
     "store a snapshot": ("snap.instance.1", {}, frozenset({"web", "handlers", "operator"})),
     "park": ("park.reaction.instance.1", {}, frozenset({"web", "handlers", "operator"})),
@@ -83,7 +84,7 @@ CELLS: Mapping[str, tuple[str, object, frozenset[str]]] = {
     "follow usage": (
         "$JS.API.CONSUMER.CREATE.USAGE",
         {"stream_name": "USAGE", **EPHEMERAL},
-        frozenset({"projections", "tools", "operator"}),
+        frozenset({"gateway", "projections", "tools", "operator"}),
     ),
     "pull as a follower": (
         "$JS.API.CONSUMER.MSG.NEXT.EVENTS.x",
@@ -200,13 +201,13 @@ async def test_nobody_hears_what_is_not_for_him(guarded: EmbeddedNats) -> None:
         for identity in sorted(ALL - {"operator"}):
             connection = await connect_reader(address(guarded), identity, login_of(guarded, identity))
             stack.push_async_callback(disconnect, connection)
-            for subject in ("evt.>", "use.>", "seal.>", "tel.>", "_INBOX_operator.>", "$JS.API.>", ">"):
+            for subject in ("evt.>", "use.>", "seal.>", "tel.>", "gw.counts", "_INBOX_operator.>", "$JS.API.>", ">"):
                 since_s = asyncio.get_running_loop().time()
                 await connection.subscribe(subject)
                 await round_trip(connection)
                 if not refusal_since(connection, since_s):
                     heard.append(f"{identity} {subject}")
-    assert heard == ["gateway tel.>"]
+    assert heard == ["gateway tel.>", "gateway gw.counts"]
 
 
 async def test_a_stranger_is_not_let_in(guarded: EmbeddedNats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
