@@ -48,9 +48,9 @@ fix:
 engine:
     {{run}} python -m infra.engine.prepare
 
-# the journey with the real engine alone
+# the journey with the real engine, and the official clients' requests to it directly and through the gateway
 journey-engine:
-    {{run}} pytest tests/journeys/test_real_engine.py -q
+    {{run}} pytest tests/journeys/test_real_engine.py tests/gateway/differential/test_real_vllm.py -q
 
 # ratios against baselines measured in the same run; the last line is one JSON object
 bench:
@@ -67,6 +67,14 @@ chaos-events *args:
 # the event log beside the eventsourcing library on Postgres; --quick for a small one; the last line is one JSON object
 bench-events *args:
     {{run}} python -m tests.bench.events {{args}}
+
+# the gateway under every fault we can produce, each with its control; --quick for a small one; last line is one JSON object
+chaos-gateway *args:
+    {{run}} python -m tests.chaos.gateway {{args}}
+
+# CPU per request and chunk beside vllm-router, nginx and LiteLLM, prepared in .bench; --quick; last line is one JSON object
+bench-gateway *args:
+    {{run}} python -m tests.bench.gateway {{args}}
 
 # every route x every role x own, foreign and absent object, with both walls and with each alone; last line is one JSON object
 rights-matrix *args:

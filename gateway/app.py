@@ -10,6 +10,7 @@ body is read, and with a table that is too old nobody passes: it may still hold 
 answers are never logged.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,6 +44,8 @@ from projections.routing_table import KnownKey
 _RETRY_LATER = ((b"retry-after", b"5"),)
 _JSON = (b"content-type", b"application/json")
 QUEUE_PATH = "/v1/queue/"
+SWEEP_S = 0.1
+"""A worker that becomes ready, or well again, is found by who waits within this time."""
 MAX_AIMS = 64
 """Models that one admission remembers."""
 
@@ -90,6 +93,13 @@ class Gateway:
     draw_bits: Callable[[int], int]
     trusted_proxies: Sequence[Network] = ()
     passes: Passes = field(default_factory=Passes)
+
+    async def keep_swept(self) -> None:
+        """Lets those go who have waited too long, tries anew for those who wait, and forgets; until cancelled."""
+        while True:
+            self.services.queue.sweep()
+            self.passes.forget(self.services.now_s())
+            await asyncio.sleep(SWEEP_S)
 
     def admit(self, head: Head) -> Pass | None:
         """Looks at the key of a request for an engine; None for every other request that may be answered.

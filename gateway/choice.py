@@ -79,7 +79,7 @@ def choose(
     if affinity and (worker := _affine(_fleet_of(workers), affinity, load_of, fits, draw)):
         return worker
     if len(workers) <= SCANNED_WORKERS:
-        return _least(_from_the_middle(workers, draw), load_of, fits)
+        return _least_of_few(workers, load_of, fits, draw)
     return _least(_fleet_of(workers).drawn(SAMPLED_WORKERS, draw), load_of, fits) or _least(
         islice(filter(fits, _from_the_middle(workers, draw)), SAMPLED_WORKERS), load_of, lambda _: True
     )
@@ -134,6 +134,23 @@ def _from_the_middle(workers: Sequence[Worker], draw: Draw) -> Sequence[Worker]:
     """All of them, from a drawn one on, so that equals do not always come in the same order."""
     start = draw(len(workers)) if workers else 0
     return [*workers[start:], *workers[:start]] if start else workers
+
+
+def _least_of_few(
+    workers: Sequence[Worker], load_of: Callable[[str], Load], fits: Callable[[Worker], bool], draw: Draw
+) -> Worker | None:
+    """`_least` of all, from a drawn one on; written out, since most fleets are small and each request comes by."""
+    best, least, longest = None, 0.0, 0
+    start = draw(len(workers)) if workers else 0
+    for at in range(start - len(workers), start):
+        worker = workers[at]
+        load = load_of(worker.instance_id)
+        busy = (load.outstanding + load.trust * load.foreign + 1) / worker.weight
+        if load.kv_cache_usage > KV_CACHE_FULL:
+            busy = load_per_weight(load, worker.weight) + 1 / worker.weight
+        if (best is None or busy < least or (busy == least and load.turn < longest)) and fits(worker):
+            best, least, longest = worker, busy, load.turn
+    return best
 
 
 def _least(workers: Iterable[Worker], load_of: Callable[[str], Load], fits: Callable[[Worker], bool]) -> Worker | None:

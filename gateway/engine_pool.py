@@ -37,6 +37,9 @@ PROBE_AFTER_S: Final = 15
 PROBE_EVERY_S: Final = 5
 PROBES: Final = 3
 """A peer that has vanished is noticed after 30 s of silence; also the longest that sent bytes wait to be confirmed."""
+AHEAD_BYTES: Final = 64 * 1024
+"""What an own engine may have sent that is not read yet; the kernel doubles it, and would take up to 32 MB by itself. A
+client who reads slowly and leaves is billed for that, and all others wait while it is read out and counted."""
 _ANNOUNCED = re.compile(rb"(?i)\btimeout\s*=\s*(\d{1,6})")
 
 
@@ -217,6 +220,8 @@ class Pool:
                 continue
             if not transport.is_closing():
                 _notice_vanished_peers(transport)
+                if not origin.foreign:  # whose answers come from far away: a small window would make them slow
+                    _stay_close(transport)
                 return connection
             refused = ConnectionResetError(errno.ECONNRESET, "closed at once")
         raise refused
@@ -254,6 +259,10 @@ def _announced_s(announced: bytes) -> float:
     """`keep-alive: timeout=5, max=100` as seconds that a connection may be reused; 0 when it says nothing of use."""
     found = _ANNOUNCED.search(announced)
     return min(float(found[1]) - KEEPALIVE_MARGIN_S, LONGEST_KEEPALIVE_S) if found else 0.0
+
+
+def _stay_close(transport: asyncio.BaseTransport) -> None:
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AHEAD_BYTES)
 
 
 def _notice_vanished_peers(transport: asyncio.BaseTransport) -> None:

@@ -171,11 +171,13 @@ class Exchange:
         return True
 
     def _may_take(self, worker: Worker) -> bool:
+        services, name = self._services, worker.instance_id
         return (
-            self._services.loads.has_room(worker)
-            and self._speaks(worker)
-            and self._is_well(worker)
-            and self._secret_of(worker) is not None
+            services.loads.has_room(worker)
+            and (worker.endpoints is None or self._asked.route.endpoint in worker.endpoints)
+            and services.breakers.may_call(name)
+            and (worker.foreign or not services.loads.is_stale(name))
+            and (not worker.credential_id or services.secret_of(worker.credential_id) is not None)
         )
 
     def _secret_of(self, worker: Worker) -> str | None:

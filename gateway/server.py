@@ -19,6 +19,8 @@ BACKLOG = 2048
 """Connections that the kernel holds until they are accepted."""
 DEAD_PEER_IDLE_S, DEAD_PEER_PROBE_S, DEAD_PEER_PROBES = 60, 15, 4
 """A client that vanished without a word is noticed after two minutes, so that no engine works for it much longer."""
+UNSENT_IN_KERNEL_BYTES = 128 * 1024
+"""For one client; the kernel would take 4 MB for each that reads slowly, all of it read from an engine and counted."""
 _DEFAULT = ClientLimits()
 
 
@@ -48,6 +50,7 @@ class ClientServer:
             ("TCP_KEEPIDLE", DEAD_PEER_IDLE_S),
             ("TCP_KEEPINTVL", DEAD_PEER_PROBE_S),
             ("TCP_KEEPCNT", DEAD_PEER_PROBES),
+            ("TCP_NOTSENT_LOWAT", UNSENT_IN_KERNEL_BYTES),
         ):
             if hasattr(socket, name):  # not every system has each
                 listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -17,9 +17,7 @@ from gateway.queueing import Queue
 from gateway.wire import Refusal
 from projections.routing_table import RoutingTable
 
-QUEUE_SWEEP_S = 0.1
-"""A worker that becomes ready, or well again, is found by who waits within this time."""
-
+SETTLE_CHECK_S = 0.01
 SETTLE_S = 1.5
 """Longer than an engine may take to stop (COUNT_OUT_S and a sweep)."""
 
@@ -64,18 +62,12 @@ class Services:
     plain: Timeouts = PLAIN
     queue_wait_s: float = 30.0
 
-    async def keep_swept(self) -> None:
-        """Lets those go who have waited too long, and tries anew for those who wait, until cancelled."""
-        while True:
-            self.queue.sweep()
-            await asyncio.sleep(QUEUE_SWEEP_S)
-
     async def settled(self) -> None:
         """Waits for the engines of clients who have left to stop, so that what they did is booked; bounded."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_S):
                 while self.loads.open_requests:  # noqa: ASYNC110 - once in a gateway's life
-                    await asyncio.sleep(QUEUE_SWEEP_S / 10)
+                    await asyncio.sleep(SETTLE_CHECK_S)
 
 
 def usage_not_kept() -> Refusal:

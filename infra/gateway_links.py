@@ -1,4 +1,5 @@
-"""What ties a gateway to NATS, as soon as that answers: its routing feed, the heartbeats, the way of usage records.
+"""What ties a gateway to NATS, as soon as that answers: its routing feed, the heartbeats, the way of usage records,
+what other gateways have counted, and what has been spent.
 
 The surprising rule: nothing here is needed to serve. Until NATS answers the gateway works from its copy of the table,
 and its usage records wait on disk.
@@ -20,7 +21,9 @@ from infra.events.connection import connect_reader, connect_writer, disconnect
 from infra.events.jetstream import JetStreamLog
 from infra.events.port import LogUnavailableError
 from infra.events.streams import verify_server
+from infra.limit_exchange import LimitExchange
 from infra.routing_feed import RoutingFeed, follow_heartbeats
+from infra.spend_feed import SpendFeed
 from infra.usage_stream import UsageStream
 
 NAME = "gateway"
@@ -31,7 +34,13 @@ _log = structlog.get_logger(__name__)
 
 
 async def keep_linked(
-    environment: Environment, feed: RoutingFeed, loads: Loads, usage: UsageStream, stack: AsyncExitStack
+    environment: Environment,
+    feed: RoutingFeed,
+    loads: Loads,
+    usage: UsageStream,
+    exchange: LimitExchange,
+    spend: SpendFeed,
+    stack: AsyncExitStack,
 ) -> None:
     """Connects, then follows the log until cancelled; connections come back by themselves and live in `stack`.
 
@@ -40,10 +49,13 @@ async def keep_linked(
     """
     reader = await _connected(connect_reader, environment, stack)
     await verify_server(reader, environment.nats_monitor_url, replicas=environment.nats_replicas)
-    usage.connect(await _connected(connect_writer, environment, stack))
+    writer = await _connected(connect_writer, environment, stack)
+    usage.connect(writer)
+    await exchange.connect(reader, writer)
     await follow_heartbeats(reader, loads)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(feed.follow(JetStreamLog(reader), Codec(AGGREGATES), lambda: reader.is_connected))
+        tasks.create_task(spend.follow(reader))
         tasks.create_task(feed.keep_proven(JetStreamLog(reader, retry_budget_s=PROOF_BUDGET_S)))
 
 

@@ -1,9 +1,9 @@
 """Keeps the gateway's routing table: started from the best copy at hand, then folded from EVENTS as they happen.
 
-    Postgres (router tables) ─┐
-    snapshot on disk ─────────┼─ the newest ──> RoutingTable <── EVENTS, live        heartbeats ──> Loads
-    nothing ──────────────────┘                  │       └──> snapshot on disk, every few seconds
-                                                 └── age: since the log last said that nothing was missing
+    snapshot on disk, minutes old ─────────┐
+    older, or none: Postgres (router), too ┼─ the newest ──> RoutingTable <── EVENTS, live      heartbeats ──> Loads
+    nothing ───────────────────────────────┘                  │       └──> snapshot on disk, every few seconds
+                                                              └── age: since the log last said that nothing was missing
 
 So a gateway starts while Postgres, NATS or both are away, and goes on with what it knows, but not for ever: from an age
 of `trust_s` on the table is not trusted to tell which keys still hold, wherever it came from. The surprising rule: a
@@ -17,11 +17,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
-import psycopg
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from psycopg import sql
 
 from domain.message import Recorded
 from domain.telemetry import WorkerSeen, heartbeat_subject
@@ -31,12 +29,9 @@ from infra.cancellation import heed_cancellation
 from infra.events.chain import CheckedReader
 from infra.events.codec import Codec
 from infra.events.port import EventLog, GapError, UnreadableMessageError
-from infra.postgres import connect
 from infra.table_age import TableAge
 from infra.whole_files import replace_file
-from projections.checkpoint import list_checkpoints
-from projections.projection import Entry, LogDamagedError
-from projections.router import ROUTER, load_routing
+from projections.entry import Entry, LogDamagedError
 from projections.routing_rows import AGGREGATES
 from projections.routing_snapshot import decode_snapshot, encode_snapshot
 from projections.routing_table import RoutingTable, table_from
@@ -49,7 +44,10 @@ TICK_S = 1.0
 RETRY_DELAY_S = 1.0
 DAMAGED_LOG_DELAY_S = 30.0
 """A person has to act; meanwhile the gateway serves with the table that it has."""
-POSTGRES_TIMEOUT_S = 3.0
+FRESH_S = 600.0
+"""A snapshot is good enough up to this age, if it can be trusted at all: the log brings the rest within a second or so.
+Postgres costs a start its client's 12 MB, and a wait while it is away.
+"""
 TRUST_S = 600
 """Default of INVENTIV_KEY_TRUST_S: ten minutes without the log are bridged."""
 PROOF_INTERVAL_S = 2.0
@@ -108,8 +106,10 @@ class RoutingFeed:
         self._connected: Callable[[], bool] = lambda: False
 
     async def start(self, postgres_url: str) -> None:
-        """Takes the newest copy; an empty table when there is none."""
-        copies = (await asyncio.to_thread(self._from_disk), await _from_postgres(postgres_url))
+        """Takes the newest copy; an empty table when there is none. Postgres is not asked beside a fresh snapshot."""
+        copies = [await asyncio.to_thread(self._from_disk)]
+        if postgres_url and not self._is_fresh(copies[0]):
+            copies.append(await _from_postgres(postgres_url))
         found = [copy for copy in copies if copy is not None and copy.table.position]
         if newest := max(found, key=lambda copy: (copy.table.position, copy.current_at), default=None):
             self.table, self._source = newest.table, newest.source
@@ -201,6 +201,11 @@ class RoutingFeed:
             age_s=round(age_s, 1),
         )
 
+    def _is_fresh(self, copy: _Copy | None) -> bool:
+        if copy is None or not copy.table.position:
+            return False
+        return (self._utc() - copy.current_at).total_seconds() <= min(FRESH_S, self._trust_s)
+
     def _from_disk(self) -> _Copy | None:
         try:
             snapshot = decode_snapshot(self._path.read_bytes())
@@ -266,18 +271,7 @@ async def follow_heartbeats(nc: Client, loads: Loads) -> None:
 
 
 async def _from_postgres(postgres_url: str) -> _Copy | None:
-    """The router's tables, as old as their checkpoint: whether the projector still lives, they do not tell."""
-    if not postgres_url:
-        return None
-    try:
-        async with asyncio.timeout(POSTGRES_TIMEOUT_S):
-            async with await connect(postgres_url, "gateway", autocommit=True) as connection:
-                await connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(ROUTER.schema)))
-                known = {checkpoint.schema: checkpoint for checkpoint in await list_checkpoints(connection)}
-                checkpoint = known.get(ROUTER.schema)
-                if checkpoint is None or checkpoint.built_percent < 100:
-                    return None
-                return _Copy("postgres", await load_routing(connection), checkpoint.updated_at)
-    except (psycopg.Error, OSError, msgspec.MsgspecError) as error:
-        _log.warning("router_tables_unavailable", reason=str(error).strip())
-        return None
+    from infra.routing_copy import read_copy  # noqa: PLC0415 - 12 MB of psycopg, which most gateways never need
+
+    found = await read_copy(postgres_url)
+    return _Copy("postgres", *found) if found else None

@@ -6,24 +6,21 @@
 
 They come from the copy on disk while Postgres is away, so a gateway starts alone. The surprising rule: nothing is
 forgotten before the table is current. A table that is still being read names too few, and what it does not name yet
-would be lost.
+would be lost. What opens keys and what fetches them is imported with the first key: most gateways have none.
 """
 
 import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
-import psycopg
 import structlog
 
 from domain.ids import OrganizationId
 from infra.cancellation import heed_cancellation
-from infra.postgres import connect
 from infra.secret_files import SecretFileError
-from infra.upstream_sealing import UpstreamSealer, read_upstream_key
 from infra.whole_files import replace_file
 
 TICK_S = 0.25
@@ -31,7 +28,6 @@ TICK_S = 0.25
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 30.0
 """Where the doubling of pauses ends: a key that cannot be had is asked for at this pace for ever."""
-FETCH_TIMEOUT_S = 5.0
 MAX_FETCHED = 1000
 """Keys asked for at once; the rest follows with the next tick."""
 
@@ -39,6 +35,12 @@ Fetch = Callable[[Collection[str]], Awaitable[Mapping[str, bytes]]]
 """Credential ids -> what is sealed under them, as far as it is there; raises OSError."""
 
 _log = structlog.get_logger(__name__)
+
+
+class Opener(Protocol):
+    """upstream_sealing.UpstreamSealer as seen from here."""
+
+    def open(self, organization_id: str, credential_id: str, sealed: bytes) -> str | None: ...
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -80,7 +82,9 @@ class UpstreamKeys:
         """Takes what the copy on disk holds; a damaged or foreign one counts as none."""
         try:
             kept = _copy.decode(self._path.read_bytes())
-            opener = read_upstream_key(self._secrets_dir)
+            if not kept:
+                return
+            opener = _opener_of(self._secrets_dir)
             for credential_id, one in kept.items():
                 self._take(opener, credential_id, one.organization_id, b64decode(one.sealed))
         except FileNotFoundError:
@@ -120,7 +124,7 @@ class UpstreamKeys:
     async def _fetched(self, missing: Collection[str], wanted: Mapping[str, OrganizationId]) -> bool:
         """Whether a key came; while the same ones stay missing, each try waits twice as long as the one before."""
         try:
-            opener = read_upstream_key(self._secrets_dir)
+            opener = await asyncio.to_thread(_opener_of, self._secrets_dir)  # importing takes a tenth of a second
             found = await self._fetch(missing)
         except (OSError, SecretFileError) as error:
             _log.warning("upstream_keys_unavailable", missing=len(missing), reason=str(error))
@@ -134,7 +138,7 @@ class UpstreamKeys:
         self._again_s = self._now_s() + self._pause_s
         return bool(found)
 
-    def _take(self, opener: UpstreamSealer, credential_id: str, organization_id: OrganizationId, sealed: bytes) -> None:
+    def _take(self, opener: Opener, credential_id: str, organization_id: OrganizationId, sealed: bytes) -> None:
         clear = opener.open(organization_id, credential_id, sealed)
         if clear is None:
             _log.error("upstream_key_does_not_open", credential_id=credential_id, organization_id=organization_id)
@@ -151,17 +155,23 @@ class UpstreamKeys:
 
 def from_postgres(postgres_url: str) -> Fetch:
     """Reads the vault's one table that a gateway may read; a connection for each time, since that is seldom."""
-    return partial(_from_postgres, postgres_url)
+
+    async def fetch(credential_ids: Collection[str]) -> Mapping[str, bytes]:
+        if not postgres_url:
+            raise OSError("this gateway has no INVENTIV_POSTGRES_URL")
+        read = await asyncio.to_thread(_reader)
+        return await read(postgres_url, credential_ids)
+
+    return fetch
 
 
-async def _from_postgres(postgres_url: str, credential_ids: Collection[str]) -> Mapping[str, bytes]:
-    if not postgres_url:
-        raise OSError("this gateway has no INVENTIV_POSTGRES_URL")
-    query = "SELECT credential_id, sealed FROM vault.upstream_keys WHERE credential_id = ANY(%s)"
-    try:
-        async with asyncio.timeout(FETCH_TIMEOUT_S):
-            async with await connect(postgres_url, "gateway", autocommit=True) as connection:
-                rows = await (await connection.execute(query, [sorted(credential_ids)])).fetchall()
-    except psycopg.Error as error:
-        raise OSError(f"the vault did not answer: {str(error).strip()}") from error
-    return {credential_id: bytes(sealed) for credential_id, sealed in rows}
+def _opener_of(secrets_dir: Path) -> Opener:
+    from infra.upstream_sealing import read_upstream_key  # noqa: PLC0415 - 7 MB of cryptography: see the head
+
+    return read_upstream_key(secrets_dir)
+
+
+def _reader() -> Callable[[str, Collection[str]], Awaitable[Mapping[str, bytes]]]:
+    from infra.upstream_key_fetch import read_sealed  # noqa: PLC0415 - 12 MB of psycopg: see the head
+
+    return read_sealed

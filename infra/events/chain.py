@@ -14,7 +14,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from domain.message import Recorded, payload_hash
 from infra.events.port import EventLog
-from projections.projection import LogDamagedError
+from projections.entry import LogDamagedError
 
 HEADS_REMEMBERED = 10_000
 """Aggregates whose chain one reader follows; some 400 bytes each. Those that change most are remembered longest."""

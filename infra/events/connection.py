@@ -16,7 +16,6 @@ import structlog
 from nats.aio.client import Client
 
 from infra.environment import NatsLogin
-from infra.events.nkeys import NkeyError, read_user_key
 from infra.events.port import LogUnavailableError
 from infra.events.wire import WireParser
 
@@ -122,7 +121,7 @@ async def _connect(
     first = urlsplit(servers[0])
     try:
         proof = _proof(client, login)
-    except (NkeyError, OSError) as error:  # an ssl.SSLError is an OSError too
+    except (ValueError, OSError) as error:  # an NkeyError is a ValueError, an ssl.SSLError an OSError
         raise LogUnavailableError(f"connect {name}: {error}") from error
     connecting = client.connect(
         servers,
@@ -184,6 +183,8 @@ def _proof(client: Client, login: NatsLogin) -> dict[str, Any]:
     if login.ca_file is not None:
         proof["tls"] = ssl.create_default_context(cafile=str(login.ca_file))
     if login.nkey_file is not None:
+        from infra.events.nkeys import read_user_key  # noqa: PLC0415 - 7 MB of cryptography, for those who have a key
+
         key = read_user_key(login.nkey_file)
         proof["signature_cb"] = key.sign
         client._public_nkey = key.public  # noqa: SLF001 - nats-py sets it itself only with a package that we do without

@@ -142,7 +142,7 @@ async def served(
             trusted_proxies=trusted_proxies,
         )
         limits = client_limits or ClientLimits(farewell_s=0, sweep_s=SWEEP_S)
-        async with _listening(ClientServer(gateway, limits=limits, now_s=now_s), services) as one.url:
+        async with _listening(ClientServer(gateway, limits=limits, now_s=now_s), gateway) as one.url:
             yield one
         await meter.flush()
         spool.close()
@@ -150,9 +150,10 @@ async def served(
 
 
 @asynccontextmanager
-async def _listening(server: ClientServer, services: Services) -> AsyncIterator[str]:
+async def _listening(server: ClientServer, gateway: Gateway) -> AsyncIterator[str]:
     """Serves at the address that it yields; afterwards everything has been told that was under way."""
-    tasks = [asyncio.ensure_future(work) for work in (services.meter.run(), services.keep_swept())]
+    services = gateway.services
+    tasks = [asyncio.ensure_future(work) for work in (services.meter.run(), gateway.keep_swept())]
     listener = socket.create_server(("127.0.0.1", 0))
     try:
         await server.listen(listener)

@@ -17,11 +17,11 @@ from infra.embedded.nats import EmbeddedNats
 from infra.events.connection import connect_reader, disconnect
 from infra.postgres import ensure_schema
 from infra.projecting import connect_projector
-from infra.spend_feed import SpendFeed
+from infra.spend_feed import SpendFeed, is_free
 from projections.checkpoint import Move, begin
 from projections.projection import UsageEntry
 from projections.usage import USAGE
-from tests.gateway.records import record
+from tests.gateway.records import account, record
 from tests.gateway.served import until
 
 NOVEMBER = "2026-11"
@@ -164,8 +164,9 @@ async def test_an_unreadable_record_is_passed_over(nats_server: EmbeddedNats, tm
     assert book.by_key("k1") == 10
 
 
-def test_records_without_a_price_are_told_by_their_end() -> None:
-    """Else each would be decoded, and the short way would never be taken."""
-    encoded = msgspec.json.encode(record(request_id="free"))
-    assert encoded.endswith(spend_feed._FREE_OUT)
-    assert spend_feed._FREE_IN in encoded
+def test_records_without_a_price_are_told_without_decoding_them() -> None:
+    assert is_free(account().line()), "as the gateway writes it"
+    assert is_free(msgspec.json.encode(record(request_id="free")))
+    wording = '"input_eur_micros_per_million":0,"output_eur_micros_per_million":0,'
+    for changes in ({"input_eur_micros_per_million": 0}, {"output_eur_micros_per_million": 0}, {"model_code": wording}):
+        assert not is_free(msgspec.json.encode(priced("r1", 5, **changes)))
