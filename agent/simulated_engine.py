@@ -24,7 +24,7 @@ from agent.child import die_with, own_command
 from agent.engine import EngineCommand
 from agent.settings import Settings, engine_args
 from agent.simulated_languages import MessagesScript, ResponsesScript
-from agent.simulated_ledger import Entry, Ledger
+from agent.simulated_ledger import Entry, Ledger, counting
 from agent.simulated_metrics import Metrics
 from agent.simulated_pooling import (
     DetokenizeRequest,
@@ -219,13 +219,12 @@ class SimulatedEngine:
         reply = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await reply.prepare(request)
         await reply.write(script.opening(answer))
-        async for at in self._tokens(answer):
-            entry.completion_tokens += answer.choices
-            try:
-                await reply.write(script.piece(answer, at))
-            except ConnectionError:  # refused by a connection that is closing: it was not sent
-                entry.completion_tokens -= answer.choices
-                raise
+        assert request.transport is not None  # noqa: S101 - the impossible: it has just carried the opening
+        with counting(entry, request.transport.get_extra_info("socket")) as count:
+            async for at in self._tokens(answer):
+                piece = script.piece(answer, at)
+                count(len(piece), answer.choices)
+                await reply.write(piece)
         await reply.write(script.closing(answer))
         await reply.write_eof()
         return reply

@@ -27,7 +27,6 @@ class Inference(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         at: UTC. started_s: monotonic.
-        body: as the client sent it.
         given: the client's headers, the last of each name.
         place: whose workers, of which model: what a queue is for.
         max_tokens: the most that policy allows one answer; None: as many as the client wants.
@@ -40,7 +39,6 @@ class Inference(msgspec.Struct, frozen=True, kw_only=True):
     target: Target
     route: Route
     ask: Ask
-    body: bytes
     given: Mapping[bytes, bytes]
     at: datetime
     started_s: float

@@ -241,7 +241,6 @@ class Gateway:
             target=aim.target,
             route=route,
             ask=ask,
-            body=body,
             given=head.given,
             at=now,
             started_s=head.started_s,
@@ -251,7 +250,7 @@ class Gateway:
             place=aim.place,
             openings=aim.openings,
         )
-        exchange = Exchange(inference, services, reply)
+        exchange = Exchange(inference, body, services, reply)
         try:
             exchange.start()
         except BaseException:

@@ -20,6 +20,7 @@ import structlog
 from gateway.client_head import field_of
 from gateway.client_shared import SMALL_BODY_BYTES, Shared
 from gateway.http import Attendant, Head, Headers
+from gateway.outbox import Outgoing
 from gateway.request_reader import CLOSES, HEAD_ONLY, OLD, RequestReader
 from gateway.wire import Refusal
 
@@ -50,6 +51,7 @@ class ClientConnection(asyncio.Protocol):
         "_lingers",
         "_manner",
         "_max_body_bytes",
+        "_out",
         "_pending",
         "_phase",
         "_reader",
@@ -64,6 +66,7 @@ class ClientConnection(asyncio.Protocol):
         self._shared = shared
         self._application = shared.application
         self._transport: asyncio.Transport
+        self._out: Outgoing
         self._reader: RequestReader
         self._phase = READING
         self.deadline_s = math.inf
@@ -84,6 +87,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         shared, limits = self._shared, self._shared.limits
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+        self._out = Outgoing(transport, shared.outbox)
         transport.set_write_buffer_limits(high=limits.unsent_bytes)
         peer = transport.get_extra_info("peername")
         self._reader = RequestReader(peer[0] if isinstance(peer, tuple) else "", limits.read, shared.now_s)
@@ -111,10 +115,12 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Returns None, so the transport closes once it has written what it still holds."""
         self._leave()
+        self._out.flush()
         self.deadline_s = self._shared.tick_s + self._shared.limits.stall_s
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever it was, the client has gone
         self._leave()
+        self._out.drop()
         self._shared.closed(self)
         self._reader.forget()
 
@@ -139,6 +145,7 @@ class ClientConnection(asyncio.Protocol):
         return self._phase in {ANSWERING, STREAMING}
 
     def expire(self) -> None:
+        self._out.flush()
         unsent_bytes = self._transport.get_write_buffer_size()
         if unsent_bytes and unsent_bytes != self._unsent_bytes:  # it takes some, however little
             self._unsent_bytes = unsent_bytes
@@ -155,6 +162,7 @@ class ClientConnection(asyncio.Protocol):
 
     def cut_off(self) -> None:
         self._leave()
+        self._out.drop()
         self._transport.abort()
 
     # The application calls what follows: http.Reply
@@ -166,7 +174,7 @@ class ClientConnection(asyncio.Protocol):
         lines = [shared.opening(status), *map(_line, headers), b"content-length: %d" % len(body), b"", body]
         if self._manner or shared.stopping or status in _BODILESS:
             self._suit(lines, status)
-        self._transport.write(b"\r\n".join(lines))
+        self._out.write(b"\r\n".join(lines))
         self._turn()
 
     def begin(self, status: int, headers: Headers) -> None:
@@ -183,20 +191,20 @@ class ClientConnection(asyncio.Protocol):
         if self._phase != STREAMING or not data:
             return
         if self._manner & (OLD | HEAD_ONLY):
-            self._transport.write(self._pending + self._unframed(data))
+            self._out.write(self._pending + self._unframed(data))
         else:
-            self._transport.write(b"%b%x\r\n%b\r\n" % (self._pending, len(data), data))
+            self._out.write(b"%b%x\r\n%b\r\n" % (self._pending, len(data), data))
         self._pending = b""
 
     def end(self, data: bytes = b"") -> None:
         if self._phase != STREAMING:
             return
         if self._manner & (OLD | HEAD_ONLY):
-            self._transport.write(self._pending + self._unframed(data))
+            self._out.write(self._pending + self._unframed(data))
         elif data:
-            self._transport.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._pending, len(data), data))
+            self._out.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._pending, len(data), data))
         else:
-            self._transport.write(self._pending + _LAST_CHUNK)
+            self._out.write(self._pending + _LAST_CHUNK)
         self._pending = b""
         self._turn()
 
@@ -265,7 +273,7 @@ class ClientConnection(asyncio.Protocol):
         _weigh(int(field_of(head.headers, b"content-length") or 0), self._max_body_bytes)
         awaits_leave = field_of(head.headers, b"expect") is not None and not self._reader.manner & OLD
         if awaits_leave and not self._reader.body:
-            self._transport.write(_CONTINUE)
+            self._out.write(_CONTINUE)
 
     def _receive_early(self, data: bytes) -> None:
         """It came while a request is answered, or when nothing is read any more."""
@@ -360,6 +368,7 @@ class ClientConnection(asyncio.Protocol):
         """Closes once all is written; after a refusal, not before the client had time to read it."""
         limits = self._shared.limits
         self._attendant = None
+        self._out.flush()
         if self._lingers:
             self._phase = LINGERING
             self.deadline_s = self._shared.tick_s + limits.linger_s

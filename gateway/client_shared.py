@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from gateway.client_limits import ClientLimits
 from gateway.http import Attendant, Head, Headers, Reply
+from gateway.outbox import Outbox
 from gateway.wire import Refusal
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -77,6 +78,7 @@ class Shared:
         tick_s: the time of the last sweep; near enough for timers of seconds, and read without asking a clock.
         idle_s: how long a connection may be idle now.
         connections: all that are open.
+        outbox: where their writes gather.
         stopping: every reply closes its connection.
         all_closed: set when stopping and no connection is open.
     """
@@ -90,16 +92,20 @@ class Shared:
         "idle_s",
         "limits",
         "now_s",
+        "outbox",
         "stopping",
         "tick_s",
     )
 
-    def __init__(self, application: Application, limits: ClientLimits, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, application: Application, limits: ClientLimits, now_s: Callable[[], float], outbox: Outbox | None = None
+    ) -> None:
         self.application = application
         self.limits = limits
         self.now_s = now_s
         self.idle_s = limits.idle_s
         self.connections: set[Connection] = set()
+        self.outbox = outbox or Outbox()
         self.stopping = False
         self.all_closed = asyncio.Event()
         self.tick()

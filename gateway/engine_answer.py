@@ -42,6 +42,11 @@ class EngineRefusal:
         return b"".join(self._parts)
 
     @property
+    def is_long(self) -> bool:
+        """More than a message; its rest need not be waited for."""
+        return self._size > MAX_REFUSAL_BYTES
+
+    @property
     def is_temporary(self) -> bool:
         """Another worker may do better; 501 is vLLM's word for what no worker of the model can."""
         return self.status >= 500 and self.status != NOT_IMPLEMENTED
@@ -59,7 +64,7 @@ class EngineRefusal:
         if self.status >= 500 or not self.status >= 400:
             message = f"The model's worker failed ({self.status}). {_TRY_AGAIN}"
             return Refusal(503 if self.status == 503 else 502, "upstream_error", message)
-        if self._size > MAX_REFUSAL_BYTES:
+        if self.is_long:
             return Refusal(502, "upstream_error", f"The model's worker refused the request at length. {_TRY_AGAIN}")
         return None
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 import httptools
 
 from gateway.http import Answering, Headers, UpstreamFailure
+from gateway.outbox import Outbox, Outgoing
 
 MAX_DRY_BYTES: Final = 64 * 1024
 """Longest head, trailer or extension of a chunk, rounded up to a read: bytes of an answer that are no data."""
@@ -81,6 +82,8 @@ class EngineConnection(asyncio.Protocol, Generic[C]):
         "_head_came",
         "_headers",
         "_keeper",
+        "_out",
+        "_outbox",
         "_parser",
         "_pieces",
         "_reusable",
@@ -95,8 +98,9 @@ class EngineConnection(asyncio.Protocol, Generic[C]):
         "on_body",
     )
 
-    def __init__(self, keeper: Keeper[C]) -> None:
+    def __init__(self, keeper: Keeper[C], outbox: Outbox) -> None:
         self._keeper = keeper
+        self._outbox = outbox
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append
         self._headers: list[tuple[bytes, bytes]] = []
@@ -123,7 +127,7 @@ class EngineConnection(asyncio.Protocol, Generic[C]):
         self._headers = []
         self._dry_bytes = 0
         self._ended = self._head_came = self._streaming = self.heard = False
-        self._transport.writelines(carried.request)
+        self._out.writelines(carried.request)
         if carried.paused:
             self.pause()
 
@@ -140,6 +144,7 @@ class EngineConnection(asyncio.Protocol, Generic[C]):
         self._half_closed = True
         self.resume()
         if not self._transport.is_closing() and self._transport.can_write_eof():
+            self._out.flush()
             try:
                 self._transport.write_eof()
             except OSError as error:  # the engine has reset the connection, which was not yet told
@@ -148,7 +153,7 @@ class EngineConnection(asyncio.Protocol, Generic[C]):
     def close(self) -> None:
         """At once; the call that it carries is told nothing more."""
         self._let_go()
-        self._transport.abort()
+        self._abort()
 
     def fail(self, failure: UpstreamFailure) -> None:
         """Ends the call that it carries with a failure, and itself."""
@@ -162,6 +167,7 @@ class EngineConnection(asyncio.Protocol, Generic[C]):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._out = Outgoing(self._transport, self._outbox)
 
     def data_received(self, data: bytes) -> None:
         self.heard = True
@@ -252,14 +258,19 @@ class EngineConnection(asyncio.Protocol, Generic[C]):
         """The connection first, so that whoever is told of the end may use it for the next request."""
         answering = self._answering
         carried.connection = self.carried = None
-        sent = self._transport.get_write_buffer_size() == 0  # else the engine answered before it had read everything
+        # Else the engine answered before it had read everything.
+        sent = not self._out.holds and self._transport.get_write_buffer_size() == 0
         if clean and sent and self._reusable and not self._half_closed:
             if carried.paused:
                 self.resume()
             self._keeper.came_free(self)
         else:
-            self._transport.abort()
+            self._abort()
         answering.answer_data(data, ended=True)
+
+    def _abort(self) -> None:
+        self._out.drop()
+        self._transport.abort()
 
     def _let_go(self) -> None:
         if self.carried is not None:
@@ -270,7 +281,7 @@ class EngineConnection(asyncio.Protocol, Generic[C]):
     def _lost(self, error: Exception | None) -> None:
         if self.carried is None:
             self._keeper.unusable(self)
-            self._transport.abort()
+            self._abort()
         elif error is None and self._streaming and _ends_with_the_connection(self._told):
             answering = self._answering
             self.close()

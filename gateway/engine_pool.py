@@ -15,13 +15,14 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from gateway.engine_connection import EngineConnection, describe
 from gateway.http import Answering, UpstreamFailure
 from gateway.origin import KEEPALIVE_S, Origin, Timeouts
+from gateway.outbox import Outbox
 
 LONGEST_KEEPALIVE_S: Final = 60.0
 """Whatever an engine announces; routers on the way forget quiet connections sooner than engines do."""
@@ -119,12 +120,14 @@ class Shared:
         keepalive_s: how long a connection to an engine of ours may be idle, unless the engine announces its own time.
         tls_context: for https.
         address_allowed: asked of each numeric address of a foreign origin before it is connected to.
+        outbox: where the connections' writes gather.
     """
 
     now_s: Callable[[], float]
     keepalive_s: float
     tls_context: Callable[[], Awaitable[ssl.SSLContext]]
     address_allowed: Callable[[Origin, str], bool]
+    outbox: Outbox = field(default_factory=Outbox)
 
 
 class Pool:
@@ -209,7 +212,7 @@ class Pool:
         for address in await self._addresses():
             try:
                 transport, connection = await asyncio.get_running_loop().create_connection(
-                    partial(EngineConnection, self),
+                    partial(EngineConnection, self, self.shared.outbox),
                     address,
                     origin.port,
                     ssl=tls,

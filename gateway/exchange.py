@@ -48,6 +48,7 @@ class Exchange:
         "_affinity",
         "_answer",
         "_asked",
+        "_body",
         "_booked",
         "_call",
         "_client_gone",
@@ -64,12 +65,13 @@ class Exchange:
         "_worker",
     )
 
-    def __init__(self, asked: Inference, services: Services, reply: Reply) -> None:
+    def __init__(self, asked: Inference, body: bytes, services: Services, reply: Reply) -> None:
         self._asked = asked
+        self._body = body  # as the client sent it, until nothing can be tried elsewhere any more
         self._services = services
         self._answer = ClientAnswer(asked, reply)
         session = asked.given.get(b"x-inventiv-session", b"")
-        self._affinity = affinity_of(session, asked.body, asked.key.row.organization_id)
+        self._affinity = affinity_of(session, body, asked.key.row.organization_id)
         self._progress = Progress(status=CLIENT_GONE)
         self._relay: Relay  # both of the newest attempt
         self._worker: Worker
@@ -106,7 +108,7 @@ class Exchange:
             wake=self._woken,
             refuse=self._refused_by_queue,
             ticket=patience.ticket,
-            size_bytes=len(asked.body),
+            size_bytes=len(self._body),
         )
         queue.enter(self._waiting)
 
@@ -128,9 +130,7 @@ class Exchange:
         workers = services.table().ready(*asked.place)
         if workers and not any(self._speaks(worker) for worker in workers):
             raise does_not_support(asked.ask.model, asked.route)
-        return any(
-            self._speaks(worker) and self._is_well(worker) and self._secret_of(worker) is not None for worker in workers
-        )
+        return any(self._is_fit(worker) for worker in workers)
 
     def _woken(self) -> bool:
         """It is this one's turn; True when a worker was found."""
@@ -171,25 +171,24 @@ class Exchange:
         return True
 
     def _may_take(self, worker: Worker) -> bool:
+        return self._services.loads.has_room(worker) and self._is_fit(worker)
+
+    def _is_fit(self, worker: Worker) -> bool:
+        """Whether it would answer this request, once it has room."""
         services, name = self._services, worker.instance_id
         return (
-            services.loads.has_room(worker)
-            and (worker.endpoints is None or self._asked.route.endpoint in worker.endpoints)
+            self._speaks(worker)
             and services.breakers.may_call(name)
             and (worker.foreign or not services.loads.is_stale(name))
-            and (not worker.credential_id or services.secret_of(worker.credential_id) is not None)
+            and self._secret_of(worker) is not None
         )
-
-    def _secret_of(self, worker: Worker) -> str | None:
-        """None while it cannot be read; "" for an engine that wants none."""
-        return self._services.secret_of(worker.credential_id) if worker.credential_id else ""
 
     def _speaks(self, worker: Worker) -> bool:
         return worker.endpoints is None or self._asked.route.endpoint in worker.endpoints
 
-    def _is_well(self, worker: Worker) -> bool:
-        services, name = self._services, worker.instance_id
-        return services.breakers.may_call(name) and (worker.foreign or not services.loads.is_stale(name))
+    def _secret_of(self, worker: Worker) -> str | None:
+        """None while it cannot be read; "" for an engine that wants none."""
+        return self._services.secret_of(worker.credential_id) if worker.credential_id else ""
 
     def _ask(self, worker: Worker) -> None:
         """Sends the request, after it was noted down."""
@@ -222,7 +221,7 @@ class Exchange:
         if cap is not None and worker.context_tokens:
             cap = min(cap, worker.context_tokens)  # engines refuse a bound that is longer than their context
         model = worker.engine_model or worker.model_code
-        return body_for_engine(asked.route, asked.body, asked.ask, model, max_tokens=cap, foreign=worker.foreign)
+        return body_for_engine(asked.route, self._body, asked.ask, model, max_tokens=cap, foreign=worker.foreign)
 
     # ---- what the engine says
 
@@ -243,6 +242,9 @@ class Exchange:
     def answer_data(self, data: bytes, *, ended: bool) -> None:
         if self._refusing is not None:
             self._refusing.add(data)
+            if self._refusing.is_long and not ended and self._call is not None:
+                self._call.leave()
+                ended = True
             if ended:
                 self._engine_refused(self._refusing)
             return
@@ -339,6 +341,8 @@ class Exchange:
     # ---- what the client gets
 
     def _send(self, data: bytes) -> None:
+        if self._body:
+            self._body = b""  # a thousand streams may have had a hundred megabytes of prompts
         self._answer.send(self._progress.status, self._content_type, data, is_stream=self._relay.is_stream)
 
     def _end(self, data: bytes) -> None:

@@ -111,7 +111,7 @@ class Relay:
     def receive(self, data: bytes, *, ended: bool) -> bytes:
         """What the client gets now; may be empty. `ended`: the engine closed the answer in good order."""
         self.progress = b""
-        if self._is_plain_sailing and not self._parts and not ended and len(data) - 2 == data.find(_BLANK) >= 0:
+        if self._is_plain_sailing and not self._parts and not ended and _is_one_event(data):
             return self._event(data)
         if not self.is_stream:
             return self._receive_whole(data, ended)
@@ -291,6 +291,12 @@ class Relay:
             return 0
         carry, self._seam = self._seam, (self._seam + data)[-CARRY_BYTES:]
         return count_images(carry, data)
+
+
+def _is_one_event(data: bytes) -> bool:
+    """Whole, and nothing else. Most are one line, and one character is found twice as fast as two."""
+    at = len(data) - 2
+    return data.endswith(_BLANK) and (data.find(b"\n") == at or data.find(_BLANK) == at)
 
 
 def _blank_of(data: bytes) -> bytes:

@@ -11,6 +11,8 @@ import msgspec
 
 from gateway.tally import Amounts
 
+COUNTS_SUBJECT = "gw.counts"
+"""On NATS; infra/limit_exchange.py speaks and listens there."""
 State = Literal["serving", "leaving", "gone"]
 """Of a gateway: leaving, it admits nothing new and finishes what runs; gone, nothing runs there any more."""
 

@@ -20,7 +20,7 @@ import structlog
 
 from domain.usage import UsageRecord
 from infra.cancellation import heed_cancellation
-from infra.processes.running import note_finishing
+from infra.finishing import note_finishing
 from infra.running_journal import RunningJournal, left_running
 from infra.spool import FileSpool, SpoolInUseError, locked, segments_in
 

@@ -17,9 +17,9 @@ from typing import Protocol
 import structlog
 
 from infra.environment import Environment, activated_socket
+from infra.finishing import note_finishing
 from infra.handover import Inheritance, Offer, is_offered, take
 from infra.processes.roles import say_ready
-from infra.processes.running import note_finishing
 
 DRAIN_S = 8
 """Running answers get this long when the gateway is told to stop; `inventiv up` kills a role after 12 s."""

@@ -16,10 +16,9 @@ import structlog
 from nats.aio.client import Client
 
 from gateway.shared_counts import SharedCounts
-from gateway.statements import Statement
+from gateway.statements import COUNTS_SUBJECT, Statement
 from infra.cancellation import heed_cancellation
 from infra.events import wire
-from infra.events.permissions import COUNTS_SUBJECT
 
 TICK_S = 0.2
 """Between two statements; rights follow the requests within two of them."""

@@ -26,10 +26,11 @@ from domain.api_key import (
 )
 from domain.ids import ApiKeyId, OrganizationId, UserId
 from domain.key_scope import KeyScope
+from projections.fingerprint import fingerprint
 from projections.flags import FLAG_COLUMNS, NEVER_CHANGED, FlagChanges, changes_in, changes_of
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, Direction, find_all, find_one, page_rows
-from projections.table import Table, fingerprint, known
+from projections.table import Table, known
 
 _TABLES = f"""
 -- scope holds {fingerprint(KeyScope)}

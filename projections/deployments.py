@@ -25,9 +25,10 @@ from domain.upstream import (
     UpstreamKeyReplaced,
 )
 from domain.upstream import evolve as upstream_after
+from projections.fingerprint import fingerprint
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, MAX_PAGE_ROWS, find_all, find_one
-from projections.table import Table, fingerprint, known, never_begun
+from projections.table import Table, known, never_begun
 
 _TABLES = f"""
 -- states are {fingerprint(Instance)}, upstreams {fingerprint(Upstream)}

@@ -16,10 +16,11 @@ from domain.ids import DeploymentId, InstanceId, OrganizationId, WorkerId
 from domain.instance import INSTANCE
 from domain.instance_events import InstanceEvent, InstanceReady, InstanceRequested, InstanceTerminated
 from domain.instance_state import Instance, Status
+from projections.fingerprint import fingerprint
 from projections.instance_words import words_of
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, MAX_PAGE_ROWS, Direction, find_all, find_one, page_rows
-from projections.table import Table, fingerprint, known
+from projections.table import Table, known
 
 _NOT_AT_REST = """
 status IN ('provisioning', 'booting', 'installing', 'starting', 'unavailable', 'draining', 'terminating')

@@ -15,10 +15,11 @@ from msgspec.structs import replace
 
 from domain.ids import ModelId, OfferingId, OrganizationId
 from domain.offering import OFFERING, Offering, OfferingPublished
+from projections.fingerprint import fingerprint
 from projections.flags import FLAG_COLUMNS, NEVER_CHANGED, FlagChanges, changes_in, changes_of
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, find_all, find_one
-from projections.table import Table, fingerprint, never_begun
+from projections.table import Table, never_begun
 
 _TABLES = f"""
 -- states are {fingerprint(Offering)}

@@ -16,8 +16,27 @@ from typing import Any, Protocol
 import msgspec
 from psycopg import AsyncConnection
 
-from domain.message import Envelope
-from domain.usage import UsageRecord
+from projections.entry import Entry, LogDamagedError, UsageEntry
+
+__all__ = [
+    "BESIDE",
+    "EVERYONE",
+    "EVERYTHING",
+    "NOBODY",
+    "ORGANIZATION_SETTING",
+    "THEIR_ORGANIZATION",
+    "THEIR_USER",
+    "USER_SETTING",
+    "Connection",
+    "Entry",
+    "LogDamagedError",
+    "NotYetVisibleError",
+    "Projection",
+    "Read",
+    "Scope",
+    "UsageEntry",
+]
+"""All that a projection's file needs, the entries that it folds among it."""
 
 Connection = AsyncConnection[Any]
 
@@ -31,31 +50,6 @@ THEIR_ORGANIZATION = f"nullif(current_setting('{ORGANIZATION_SETTING}', true), '
 """In a condition of `Projection.visible`: the reader's organisation; NULL, which equals nothing, when there is none."""
 THEIR_USER = f"nullif(current_setting('{USER_SETTING}', true), '')"
 EVERYONE = "true"
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One message of EVENTS, decoded: `event` is the domain's struct, `payload` the exact stored bytes."""
-
-    position: int
-    subject: str
-    payload: bytes
-    envelope: Envelope
-    event: Any
-
-
-class UsageEntry(msgspec.Struct, frozen=True):
-    """One message of USAGE, decoded."""
-
-    position: int
-    record: UsageRecord
-
-
-class LogDamagedError(Exception):
-    """The stream has a hole or an altered message; a projection halts rather than fold what may be wrong."""
-
-    def __init__(self, position: int, finding: str) -> None:
-        super().__init__(f"log damaged at position {position}: {finding}")
-        self.position = position
 
 
 @dataclass(frozen=True)

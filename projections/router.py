@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import msgspec
 
 from projections.checkpoint import position_of
+from projections.fingerprint import fingerprint
 from projections.projection import Connection, Entry, Projection
 from projections.query import find_all
 from projections.routing_rows import AGGREGATES, RoutingRow
 from projections.routing_table import RoutingTable
-from projections.table import Table, fingerprint
+from projections.table import Table
 
 _TABLES = f"""
 -- rows hold {fingerprint(RoutingRow)}

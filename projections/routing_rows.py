@@ -38,7 +38,7 @@ from domain.upstream import Upstream, UpstreamActivated, UpstreamConnected, Upst
 from domain.upstream import evolve as upstream_after
 from domain.user import USER, UserForgotten
 from domain.values import Plan
-from projections.projection import Entry
+from projections.entry import Entry
 
 
 class KeyRow(msgspec.Struct, frozen=True, kw_only=True, tag=API_KEY.aggregate):
@@ -182,22 +182,19 @@ def _next_share(before: ShareRow | None, entry: Entry) -> ShareRow | None:
 
 
 def _next_deployment(before: DeploymentRow | None, entry: Entry) -> DeploymentRow | None:
-    envelope = entry.envelope
-    match entry.event:
-        case DeploymentRequested(model_code=code) | UpstreamConnected(model_code=code):
-            before = DeploymentRow(
-                id=DeploymentId(envelope.id),
-                organization_id=envelope.organization,
-                model_code=code,
-                requested_at=envelope.at,
-            )
-        case DeploymentRefused() | DeploymentStopped():
-            return None
-    match entry.event:
-        case UpstreamConnected() | UpstreamKeyReplaced() | UpstreamActivated() | UpstreamDeactivated() if before:
-            return replace(before, upstream=upstream_after(before.upstream, entry.event))
-        case _:
-            return before
+    envelope, event = entry.envelope, entry.event
+    if isinstance(event, DeploymentRefused | DeploymentStopped):
+        return None
+    if isinstance(event, DeploymentRequested | UpstreamConnected):
+        before = DeploymentRow(
+            id=DeploymentId(envelope.id),
+            organization_id=envelope.organization,
+            model_code=event.model_code,
+            requested_at=envelope.at,
+        )
+    if before and isinstance(event, UpstreamConnected | UpstreamKeyReplaced | UpstreamActivated | UpstreamDeactivated):
+        return replace(before, upstream=upstream_after(before.upstream, event))
+    return before
 
 
 def _next_instance(before: InstanceRow | None, entry: Entry) -> InstanceRow | None:

@@ -11,9 +11,9 @@ from functools import cache
 
 import msgspec
 
+from projections.fingerprint import fingerprint
 from projections.routing_rows import RoutingRow
 from projections.routing_table import RoutingSnapshot
-from projections.table import fingerprint
 
 PIECE_ROWS = 500
 """Encoded in less than a millisecond, for which the event loop may have to wait."""

@@ -26,8 +26,8 @@ from domain.setting import SETTING, Value, settings_id_of
 from domain.share import SHARE, share_id_of
 from domain.upstream import credential_id_of
 from domain.values import Plan
+from projections.entry import Entry
 from projections.model_ids import ModelIds
-from projections.projection import Entry
 from projections.routing_rows import (
     AGGREGATES,
     DeploymentRow,

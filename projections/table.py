@@ -10,7 +10,6 @@ rows travel as arrays (one round trip), many by COPY (bulk.py: four round trips,
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -163,21 +162,6 @@ class Table(Generic[R]):
 
     def _insert(self, rows: str) -> str:
         return f"INSERT INTO {self.name} ({', '.join(self._types)}) {rows}"
-
-
-def fingerprint(stored: Any) -> str:
-    """Of a type whose JSON a table holds; put it into the DDL, so that a changed type asks for a new version.
-
-    A row of the old shape would decode with the defaults of its new fields, and nobody would fold it again.
-    """
-    return sha256(msgspec.json.encode(_bare(msgspec.json.schema(stored)), order="deterministic")).hexdigest()[:16]
-
-
-def _bare(schema: Any) -> Any:
-    """Without the words about it: a better docstring is no other shape."""
-    if isinstance(schema, dict):
-        return {key: _bare(value) for key, value in schema.items() if key not in {"description", "title"}}
-    return [_bare(value) for value in schema] if isinstance(schema, list) else schema
 
 
 def known(row: R | None, entry: Entry) -> R:

@@ -17,6 +17,7 @@ import nats
 import psycopg
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from infra.embedded.child import EmbeddedServerError
 from infra.embedded.nats import EmbeddedNats
@@ -26,6 +27,9 @@ from infra.embedded.postgres import EmbeddedPostgres
 from infra.events.streams import ensure_streams
 
 S = TypeVar("S", EmbeddedNats, EmbeddedNatsCluster, EmbeddedPostgres)
+
+settings.register_profile("house", deadline=None)  # a law holds or not, however busy the machine is
+settings.load_profile("house")
 
 START_ATTEMPTS = 5
 """Another test run may take the port between our look and our bind."""

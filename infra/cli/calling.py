@@ -44,7 +44,7 @@ _CURES = {
     "api_key_not_operational": "`inventiv key activate ID FLAG` sets what is missing; ask an owner, admin or manager.",
     "key_wider_than_creator": "Ask for a narrower role or scope: see `inventiv key create --help`.",
     "upstream_address_not_allowed": "An operator allows it, for example by INVENTIV_UPSTREAM_ALLOW=10.0.0.9:8000.",
-    "upstream_refused_us": "`inventiv upstream key ID --key-stdin` gives it another key; look at the account there, too.",
+    "upstream_refused_us": "`inventiv upstream key ID --key-stdin` gives it another key; look at its account, too.",
     "upstream_key_unavailable": "Try again; if it stays, the gateway's log says why it cannot open the key.",
     "instance_not_terminated": "Stop it first: `inventiv instance stop ID`.",
 }

@@ -15,7 +15,8 @@ import typer
 from infra.cli import calling
 from infra.cli.output import CommandError, ExitCode, JsonFlag, print_json, say
 from infra.environment import Environment
-from infra.processes.running import ChildView, Platform, finishing_requests, is_alive, read_platform
+from infra.finishing import finishing_requests
+from infra.processes.running import ChildView, Platform, is_alive, read_platform
 
 READY_TIMEOUT_S = 45.0
 """`inventiv up` gives a new process 30 s."""

@@ -49,7 +49,8 @@ def main() -> None:
     """Entry point; ends the process. The parser's own ends: 2 for wrong usage, 130 for Ctrl-C."""
     arguments = sys.argv[1:]
     try:
-        build_app(arguments)(args=arguments, prog_name="inventiv")
+        if not _serves(arguments):
+            build_app(arguments)(args=arguments, prog_name="inventiv")
     except CommandError as error:
         sys.exit(_fail(error, as_json="--json" in arguments))
     except KeyboardInterrupt:  # while a command was still being imported
@@ -71,6 +72,20 @@ def build_app(arguments: list[str]) -> typer.Typer:
     for file in [NOUNS[noun]] if noun in NOUNS else NOUNS.values():
         importlib.import_module(f"infra.cli.{file}").register(app)
     return app
+
+
+def _serves(arguments: list[str]) -> bool:
+    """Runs a role until its end when that is all that was asked; anything else is for the parser.
+
+    The parser reads one word with pydantic, whose 9 MB a process would keep that may live for months.
+    """
+    if len(arguments) != 2 or arguments[0] != "serve":
+        return False
+    serving = importlib.import_module("infra.cli.serve")
+    if arguments[1] not in list(serving.RoleName):
+        return False
+    serving.serve(serving.RoleName(arguments[1]))
+    return True
 
 
 def _no_noun() -> None:

@@ -14,7 +14,7 @@ import uvloop
 
 from infra.cli.output import CommandError, ExitCode
 from infra.environment import read_environment
-from infra.telemetry import configure_logging
+from infra.processes.lean import leave_out
 
 
 class RoleName(StrEnum):
@@ -33,6 +33,10 @@ def serve(role: Annotated[RoleName, typer.Argument(help="Which role to run.")]) 
         environment = read_environment()
     except ValueError as error:
         raise CommandError(ExitCode.USAGE, "invalid_environment", str(error)) from error
+    if role is RoleName.gateway:
+        leave_out()
+    from infra.telemetry import configure_logging  # noqa: PLC0415 - only now: see lean.py
+
     configure_logging(role.value, environment.log_format)
     process = importlib.import_module(f"infra.processes.{role.value}")
     try:

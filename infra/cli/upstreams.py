@@ -117,15 +117,16 @@ def _change_flag(deployment_id: str, flag: Flag, *, value: bool, as_json: bool) 
     say_missing(upstream, f"inventiv upstream activate {deployment_id}")
 
 
+def _typed_or_piped() -> str:
+    return getpass("Key: ") if sys.stdin.isatty() else sys.stdin.read()
+
+
 def _key(path: Path | None, *, from_stdin: bool) -> str:
     """Without the line's end; the API refuses what else does not belong into a key."""
     if path is not None and from_stdin:
         raise CommandError(ExitCode.USAGE, "two_keys", "Say --key-stdin or --key-file, not both.")
     try:
-        if path is not None:
-            text = path.read_text()
-        else:
-            text = getpass("Key: ") if sys.stdin.isatty() else sys.stdin.read()
+        text = path.read_text() if path is not None else _typed_or_piped()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise CommandError(ExitCode.USAGE, "file_unreadable", f"{path} cannot be read ({reason}).") from error

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from domain.message import RESERVATION_SUBJECTS
+from gateway.statements import COUNTS_SUBJECT
 from handlers.subscriptions import REACTIONS
 from infra.events.streams import EVENTS, PARKED, SEALS, SNAPSHOTS, STREAMS, TELEMETRY, TIMERS, USAGE
 
@@ -23,9 +24,6 @@ PROJECTIONS = "projections"
 TOOLS = "tools"
 MIGRATION = "migration"
 OPERATOR = "operator"
-
-COUNTS_SUBJECT = "gw.counts"
-"""On it gateways tell one another what of the shared limits they use (infra/limit_exchange.py)."""
 
 _API = "$JS.API"
 

@@ -14,8 +14,6 @@ import psutil
 START_TIME_TOLERANCE_S = 0.5
 """A start time is computed from the machine's boot time, which moves a little when its clock is set."""
 
-FINISHING = "finishing"
-
 ChildState = Literal["starting", "running", "restarting", "finishing", "stopped"]
 
 
@@ -112,28 +110,6 @@ def is_alive(pid: int | None, created_at: float | None) -> bool:
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-def note_finishing(folder: Path, open_requests: int) -> None:
-    """A gateway that was taken over says how many requests it has still to finish; nothing at 0."""
-    note = folder / FINISHING
-    if open_requests:
-        note.write_text(f"{open_requests}\n")
-    else:
-        note.unlink(missing_ok=True)
-
-
-def finishing_requests(data_dir: Path) -> int:
-    """What all gateways that were taken over have still to finish."""
-    return sum(_number_in(note) for note in data_dir.glob(f"gateway/*/{FINISHING}"))
-
-
-def _number_in(note: Path) -> int:
-    """0 while it is being written, and once it is gone."""
-    try:
-        return int(note.read_text())
-    except (OSError, ValueError):
-        return 0
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -113,9 +113,10 @@ def test_no_text_breaks_the_reading_of_a_url(url: str) -> None:
     try:
         place = place_of_url(url)
     except Rejected as refusal:
-        assert refusal.code == "invalid_upstream_url"
+        told = refusal.code
     else:
-        assert place_of_url(place.url).url == place.url
+        told = "read again" if place_of_url(place.url).url == place.url else "read as something else"
+    assert told in {"invalid_upstream_url", "read again"}
 
 
 def test_a_key_is_replaced_by_another_one_alone() -> None:

@@ -70,7 +70,6 @@ def inference(openings: Openings | None = None, **changes: Any) -> Inference:
         "target": target,
         "route": ROUTES["/v1/chat/completions"],
         "ask": Ask(model=MODEL, stream=True),
-        "body": b"{}",
         "given": {},
         "at": NOON,
         "started_s": 1.0,

@@ -11,7 +11,6 @@ import pytest
 from gateway import access_log
 from gateway.access_log import MAX_BUFFERED_BYTES, AccessLog
 from gateway.metrics import Metrics
-from gateway.trace import Trace
 from gateway.watch import Watching
 from tests.gateway.records import account, record
 from tests.gateway.told import until

@@ -9,6 +9,7 @@ from gateway.client_connection import ClientConnection
 from gateway.client_limits import ClientLimits
 from gateway.client_shared import Shared
 from gateway.http import Headers, Reply
+from gateway.outbox import Outbox, at_once
 from tests.gateway.scripted_application import ScriptedApplication, post
 
 GET = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -38,7 +39,7 @@ class Paper:
 
 def on_paper(application: ScriptedApplication, data: bytes) -> tuple[ClientConnection, Paper]:
     paper = Paper()
-    connection = ClientConnection(Shared(application, ClientLimits(), time.monotonic))
+    connection = ClientConnection(Shared(application, ClientLimits(), time.monotonic, Outbox(at_once)))
     connection.connection_made(paper)  # type: ignore[arg-type]  # as much of a transport as is used
     connection.data_received(data)
     return connection, paper

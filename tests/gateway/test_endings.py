@@ -1,6 +1,7 @@
 """However a request ends: the client leaves, the engine dies, nobody answers. Always one usage record, never two."""
 
 import asyncio
+import gc
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ import pytest
 from openai import APIError, AsyncOpenAI
 
 from gateway.calls import STREAMED, Timeouts
+from gateway.exchange import Exchange
 from gateway.relay import HELD_BYTES
 from tests.gateway.routing import CLEAR_KEY, MODEL, key, ready, routing
 from tests.gateway.scripted_engine import BOUND_S, Line, Script, ScriptedEngine, echo, echo_answer, echo_chunks
@@ -270,6 +272,20 @@ async def test_an_engines_own_failure_is_told_in_fixed_words(status: int, told: 
         assert (record.outcome, record.status_code) == ("upstream_failed", told)
 
 
+async def test_an_endless_refusal_is_not_waited_for() -> None:
+    async def goes_on(line: Line) -> None:
+        await line.head(400, "text/plain")
+        while not line.left.is_set():
+            await line.send(b"x" * 16 * 1024)
+
+    async with one_worker(goes_on) as (gateway, engine), gateway.client() as client:
+        async with client.post(CHAT, json=ASK) as reply:
+            assert (reply.status, (await reply.json())["error"]["code"]) == (502, "upstream_error")
+        assert await left_in_time(engine.lines[0]) < LEAVING_LIMIT_S
+        record = (await gateway.recorded())[0]
+        assert (record.outcome, record.status_code) == ("refused_by_engine", 502)
+
+
 async def test_what_one_engine_fails_at_another_may_do() -> None:
     async def fails(line: Line) -> None:
         await line.answer(b"{}", 500)
@@ -343,3 +359,26 @@ async def test_a_stopping_gateway_still_records_what_it_cuts() -> None:
         assert record.outcome == "client_left"
         assert record.completion_tokens >= 1
         reply.close()
+
+
+def prompts_held() -> list[bytes]:
+    """Of the requests that run in this process."""
+    gc.collect()
+    return [one._body for one in gc.get_objects() if isinstance(one, Exchange) and not one._booked]
+
+
+async def test_a_prompt_is_kept_until_its_answer_has_begun_and_no_longer() -> None:
+    begin = asyncio.Event()
+
+    async def late(line: Line) -> None:
+        await begin.wait()
+        await endless(line)
+
+    async with one_worker(late) as (gateway, engine), gateway.client() as client:
+        asking = asyncio.ensure_future(client.post(CHAT, json=STREAM))
+        await until(lambda: len(engine.asked) == 1)
+        assert [json.loads(prompt) for prompt in prompts_held()] == [STREAM], "another worker may have to be asked"
+        begin.set()
+        async with await asking as reply:
+            await reply.content.readany()
+            assert prompts_held() == [b""]

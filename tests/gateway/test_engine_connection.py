@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.engine_connection import MAX_DRY_BYTES, EngineConnection
 from gateway.http import Answering, UpstreamFailure
+from gateway.outbox import Outbox, at_once
 from tests.gateway.told import Told
 
 REQUEST = [b"POST / HTTP/1.1\r\n\r\n"]
@@ -37,6 +38,9 @@ class Wire:
     reading: bool = True
     half_closed: bool = False
     aborted: bool = False
+
+    def write(self, piece: bytes) -> None:
+        self.written.append(piece)
 
     def writelines(self, pieces: list[bytes]) -> None:
         self.written += pieces
@@ -81,7 +85,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.wire = Wire()
-        self.connection = EngineConnection(self)
+        self.connection = EngineConnection(self, Outbox(at_once))
         self.connection.connection_made(cast("asyncio.Transport", self.wire))
         self.told = self.call()
 

@@ -14,9 +14,9 @@ import pytest
 
 from infra import gateway_serving
 from infra.environment import Environment, activated_socket
+from infra.finishing import finishing_requests
 from infra.gateway_serving import DRAIN_S, Place
 from infra.handover import is_offered
-from infra.processes.running import finishing_requests
 from tests.conftest import some_port
 
 BOUND_S = 10.0

@@ -44,12 +44,14 @@ def live(root: str, said: str, life: str, mode: str) -> None:
         if len(running) < OPEN_REQUESTS:
             request = f"{life}-{number}"
             say("opens", request)
-            running[request] = meter.open(draft(request))
+            running[request] = meter.open(msgspec.json.encode(draft(request)))
             say("opened", request)
         request = draws.choice(list(running))
         if draws.random() < 0.1:
             say("ends", request)
-            meter.record(usage_record(request, completion_tokens=FINAL_TOKENS), running.pop(request))
+            meter.record(
+                msgspec.json.encode(usage_record(request, completion_tokens=FINAL_TOKENS)), running.pop(request)
+            )
             say("ended", request)
         else:
             told[request] += 1

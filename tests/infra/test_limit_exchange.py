@@ -10,10 +10,10 @@ import pytest
 from nats.aio.client import Client
 
 from gateway.shared_counts import SharedCounts
+from gateway.statements import COUNTS_SUBJECT
 from gateway.tally import NO_LIMIT
 from infra.embedded.nats import EmbeddedNats
 from infra.events.connection import connect_reader, connect_writer, disconnect
-from infra.events.permissions import COUNTS_SUBJECT
 from infra.limit_exchange import LimitExchange
 from tests.gateway.served import until
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -218,13 +218,38 @@ async def test_the_router_tables_give_a_start(feed: RoutingFeed, postgres_url: s
     assert sorted(feed.table.rows(), key=repr) == sorted(routing(key(), ready("i1")).rows(), key=repr)
 
 
-async def test_the_newer_copy_wins(feed: RoutingFeed, postgres_url: str) -> None:
-    feed.table = routing(key(), ready("i1"), ready("i2"))
+async def started(feed: RoutingFeed, folder: Path, postgres_url: str, *, later_s: float, trust_s: float) -> RoutingFeed:
+    """Another process, started so long after `feed` saved its table."""
     await feed.save()
-    feed.table = routing()
-    await in_postgres(postgres_url, key())
-    await feed.start(postgres_url)
-    assert (feed.readiness().source, len(feed.table.candidates(ACME, MODEL))) == ("disk", 2)
+    path, later = folder / "gateway" / "routing.json", datetime.now(UTC) + timedelta(seconds=later_s)
+    again = RoutingFeed(path, time.monotonic, trust_s=trust_s, utc=lambda: later)
+    await again.start(postgres_url)
+    return again
+
+
+async def test_of_an_old_snapshot_and_the_router_tables_the_newer_one_wins(
+    feed: RoutingFeed, tmp_path: Path, postgres_url: str
+) -> None:
+    later_s, trust_s = routing_feed.FRESH_S + 1, 86_400
+    await in_postgres(postgres_url, key(), ready("i1"))
+    feed.table = routing(key(), ready("i1"), ready("i2"))
+    newer = await started(feed, tmp_path, postgres_url, later_s=later_s, trust_s=trust_s)
+    assert (newer.readiness().source, len(newer.table.candidates(ACME, MODEL))) == ("disk", 2)
+    feed.table = routing(key())
+    older = await started(feed, tmp_path, postgres_url, later_s=later_s, trust_s=trust_s)
+    assert (older.readiness().source, len(older.table.candidates(ACME, MODEL))) == ("postgres", 1)
+
+
+@pytest.mark.parametrize(
+    ("later_s", "trust_s", "source"), [(500, 86_400, "disk"), (20, 60, "disk"), (61, 60, "postgres")]
+)
+async def test_beside_a_snapshot_that_is_fresh_and_trusted_postgres_is_not_asked(
+    feed: RoutingFeed, tmp_path: Path, postgres_url: str, later_s: float, trust_s: float, source: str
+) -> None:
+    await in_postgres(postgres_url, key(), ready("i1"))
+    feed.table = routing(key())
+    again = await started(feed, tmp_path, postgres_url, later_s=later_s, trust_s=trust_s)
+    assert again.readiness().source == source
 
 
 async def test_without_router_tables_or_postgres_the_start_goes_on(feed: RoutingFeed, postgres_url: str) -> None:

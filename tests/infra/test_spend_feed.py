@@ -1,6 +1,7 @@
 """The book of spending follows USAGE, and starts from whatever copy there is."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -39,6 +40,13 @@ def priced(request_id: str, tokens: int, **changes: Any) -> UsageRecord:
 def feed(book: SpendBook, folder: Path, *, postgres_url: str = NOWHERE, wanted: bool = True) -> SpendFeed:
     path = folder / "gateway" / "spend.json"
     return SpendFeed(book, path, is_wanted=lambda: wanted, postgres_url=postgres_url, utc=lambda: NOON)
+
+
+async def aged(book: SpendBook, folder: Path, age_s: float) -> None:
+    """Saves a snapshot that is as old as that."""
+    await feed(book, folder).save()
+    then_s = NOON.timestamp() - age_s
+    os.utime(folder / "gateway" / "spend.json", (then_s, then_s))
 
 
 async def publish(server: EmbeddedNats, *records: UsageRecord) -> None:
@@ -128,17 +136,35 @@ async def test_a_damaged_snapshot_is_none(tmp_path: Path, damage: bytes) -> None
 async def test_it_starts_from_postgres_where_that_is_newer(postgres_url: str, tmp_path: Path) -> None:
     older = SpendBook()
     older.seen(1, priced("r1", 10))
-    await feed(older, tmp_path).save()
+    await aged(older, tmp_path, spend_feed.FRESH_S + 1)
     await project(postgres_url, priced("r1", 10), priced("r2", 5), priced("r3", 7, at=NOON.replace(month=10)))
     book = SpendBook()
     await feed(book, tmp_path, postgres_url=postgres_url).start()
     assert (book.position, book.by_key("k1"), book.by_organization("acme", NOVEMBER)) == (3, 22, 15)
 
 
+async def test_beside_a_fresh_snapshot_postgres_is_not_asked(postgres_url: str, tmp_path: Path) -> None:
+    older = SpendBook()
+    older.seen(1, priced("r1", 10))
+    await aged(older, tmp_path, spend_feed.FRESH_S - 1)
+    await project(postgres_url, priced("r1", 10), priced("r2", 5))
+    book = SpendBook()
+    await feed(book, tmp_path, postgres_url=postgres_url).start()
+    assert (book.position, book.by_key("k1")) == (1, 10), "USAGE brings the rest"
+
+
+async def test_no_copy_is_looked_for_while_nobody_has_a_limit(tmp_path: Path) -> None:
+    older, book = SpendBook(), SpendBook()
+    older.seen(1, priced("r1", 10))
+    await feed(older, tmp_path).save()
+    await feed(book, tmp_path, wanted=False).start()
+    assert book.position == 0
+
+
 async def test_a_postgres_that_has_no_totals_is_none(postgres_url: str, tmp_path: Path) -> None:
     older = SpendBook()
     older.seen(1, priced("r1", 10))
-    await feed(older, tmp_path).save()
+    await aged(older, tmp_path, spend_feed.FRESH_S + 1)
     book = SpendBook()
     await feed(book, tmp_path, postgres_url=postgres_url).start()
     assert (book.position, book.by_key("k1")) == (1, 10)
