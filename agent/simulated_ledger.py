@@ -64,12 +64,17 @@ def counting(entry: Entry, connection: Any) -> Iterator[Count]:
     Args:
         entry: gets the tokens.
         connection: the stream's socket, or what asyncio gives for it.
+
+    Raises:
+        ConnectionResetError: from what is yielded: the connection is dead, which asyncio's own write would not say.
     """
     sent: deque[tuple[int, int]] = deque(maxlen=MAX_ON_THE_WAY)
 
     def count(size_bytes: int, tokens: int) -> None:
         entry.completion_tokens += tokens
         sent.append((size_bytes + len(f"{size_bytes:x}\r\n\r\n"), tokens))
+        if _is_dead(line):
+            raise ConnectionResetError("the other end is gone")
 
     with contextlib.closing(socket.socket(fileno=os.dup(connection.fileno()))) as line:  # outlives the connection's own
         try:
@@ -85,11 +90,14 @@ def counting(entry: Entry, connection: Any) -> Iterator[Count]:
             raise
 
 
+def _is_dead(line: socket.socket) -> bool:
+    """False also where the system cannot tell."""
+    return sys.platform == "linux" and line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+
+
 def _refused_bytes(line: socket.socket) -> int:
-    """What the other end's kernel never took of a connection that is dead; 0 while it lives, or where none can tell."""
-    if sys.platform != "linux":
-        return 0
-    if line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
+    """What the other end's kernel never took of a connection that is dead; 0 while it lives."""
+    if not _is_dead(line):
         return 0
     (count,) = struct.unpack("i", fcntl.ioctl(line, _SIOCOUTQ, bytes(4)))
     return int(count)

@@ -6,6 +6,8 @@ The surprising rule: a stream that breaks ends in good order, with an error even
 answer to many a client.
 """
 
+from collections.abc import Callable
+
 from gateway.account import Inference
 from gateway.errors import error_event, error_reply
 from gateway.http import Headers, Reply
@@ -35,6 +37,11 @@ class ClientAnswer:
         """A part of the engine's answer."""
         self._begin(status, content_type, is_stream)
         self._reply.send(data)
+
+    @property
+    def send_on(self) -> Callable[[bytes], None]:
+        """What sends a further part, once the answer has begun."""
+        return self._reply.send
 
     def end(self, status: int, content_type: bytes, data: bytes, *, is_stream: bool) -> None:
         """The last part, or the whole; nothing when it has ended already."""

@@ -10,6 +10,8 @@ answer (Answering). No task runs for it. The surprising rule: when the client le
 until the engine has stopped, for at most COUNT_OUT_S, because what the engine had made by then is what is billed.
 """
 
+from collections.abc import Callable
+
 import structlog
 
 from domain.usage import Outcome, cost_of
@@ -58,6 +60,7 @@ class Exchange:
         "_progress",
         "_refusing",
         "_relay",
+        "_send_on",
         "_services",
         "_slot",
         "_tried",
@@ -78,6 +81,7 @@ class Exchange:
         self._call: Call | None = None
         self._tried: tuple[str, ...] = ()
         self._waiting: Waiting | None = None
+        self._send_on: Callable[[bytes], None] | None = None  # once a stream's content is on its way
         self._slot = -1
         self._opening = b""
         self._content_type = b""
@@ -250,6 +254,12 @@ class Exchange:
             return
         relay = self._relay
         out = relay.receive(data, ended=ended)
+        if self._send_on is not None and not ended and not relay.finished:  # most chunks of most streams
+            if relay.progress:
+                self._services.meter.progress(self._slot, relay.progress)
+            if out and not self._client_gone:
+                self._send_on(out)
+            return
         if relay.has_content and self._progress.first_content_s is None:
             self._progress.first_content_s = self._services.now_s()
         if relay.finished:
@@ -343,7 +353,10 @@ class Exchange:
     def _send(self, data: bytes) -> None:
         if self._body:
             self._body = b""  # a thousand streams may have had a hundred megabytes of prompts
-        self._answer.send(self._progress.status, self._content_type, data, is_stream=self._relay.is_stream)
+        relay = self._relay
+        self._answer.send(self._progress.status, self._content_type, data, is_stream=relay.is_stream)
+        if relay.is_stream and relay.has_content:
+            self._send_on = self._answer.send_on
 
     def _end(self, data: bytes) -> None:
         self._answer.end(self._progress.status, self._content_type, data, is_stream=self._relay.is_stream)
