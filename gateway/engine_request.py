@@ -9,6 +9,8 @@ from functools import lru_cache
 from gateway.account import Inference
 from gateway.calls import Origin
 from gateway.foreign import target_path
+from gateway.wire import body_for_engine
+from projections.routing_workers import Worker
 
 HEADS_KEPT = 1024
 """Different (engine, path) pairs whose first lines are kept ready."""
@@ -16,16 +18,19 @@ HEADS_KEPT = 1024
 _FORWARDED = (b"accept", b"x-inventiv-session")
 
 
-def engine_request(origin: Origin, asked: Inference, body: bytes, *, secret: str = "") -> tuple[bytes, bytes]:
+def engine_request(
+    origin: Origin, worker: Worker, asked: Inference, given_body: bytes, *, secret: str = ""
+) -> tuple[bytes, bytes]:
     """Head and body, ready to be written.
 
     Args:
         origin: the engine's.
-        asked: whose request it is.
-        body: as the engine shall read it.
+        worker: whose engine it is.
+        asked: the request's facts.
+        given_body: as the client sent it.
         secret: bearer of a foreign engine; "" sends none.
     """
-    given, trace = asked.given, asked.trace
+    given, trace, body = asked.given, asked.trace, _body(worker, asked, given_body)
     head = b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\ntraceparent: %b\r\n" % (
         _first_lines(origin, asked.route.path),
         given.get(b"content-type", b"application/json"),
@@ -41,6 +46,14 @@ def engine_request(origin: Origin, asked: Inference, body: bytes, *, secret: str
     if secret:
         head += b"authorization: Bearer %b\r\n" % secret.encode()
     return head + b"\r\n", body
+
+
+def _body(worker: Worker, asked: Inference, given_body: bytes) -> bytes:
+    cap = asked.max_tokens
+    if cap is not None and worker.context_tokens:
+        cap = min(cap, worker.context_tokens)  # engines refuse a bound that is longer than their context
+    model = worker.engine_model or worker.model_code
+    return body_for_engine(asked.route, given_body, asked.ask, model, max_tokens=cap, foreign=worker.foreign)
 
 
 @lru_cache(maxsize=HEADS_KEPT)

@@ -5,9 +5,8 @@
       └─ none free: queue     │
     client gone ──────────────┴──> engine told at once, what it had sent is counted ──> one usage record
 
-It is both ends' listener: the client's connection tells it of leaving and slowness (Attendant), the engine's of the
-answer (Answering). No task runs for it. The surprising rule: when the client leaves a stream, the exchange lives on
-until the engine has stopped, for at most COUNT_OUT_S, because what the engine had made by then is what is billed.
+Both ends tell it what happens (http.Attendant, http.Answering); no task runs for it. The surprising rule: when a stream's
+client leaves, the exchange lives on until the engine has stopped, COUNT_OUT_S at most: what was made by then is billed.
 """
 
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from gateway.patience import patience_of
 from gateway.queueing import Waiting
 from gateway.relay import Relay
 from gateway.services import Services, usage_not_kept
-from gateway.wire import Refusal, body_for_engine
+from gateway.wire import Refusal
 from projections.routing_workers import Worker
 
 MAX_ATTEMPTS = 3
@@ -110,7 +109,7 @@ class Exchange:
             priority=patience.priority,
             deadline_s=self._services.now_s() + wait_s,
             wake=self._woken,
-            refuse=self._refused_by_queue,
+            refuse=self._refuse_waiting,
             ticket=patience.ticket,
             size_bytes=len(self._body),
         )
@@ -143,13 +142,12 @@ class Exchange:
             if not self._ask_a_worker():
                 return False
         except Refusal as refusal:
-            self._asked.grant.settle(tokens=0)
-            self._refuse(refusal)
+            self._refuse_waiting(refusal)
         self._waiting = None
         return True
 
-    def _refused_by_queue(self, refusal: Refusal) -> None:
-        """It has waited too long, or was pushed out."""
+    def _refuse_waiting(self, refusal: Refusal) -> None:
+        """It has waited too long, or was pushed out, or cannot be sent."""
         self._waiting = None
         self._asked.grant.settle(tokens=0)
         self._refuse(refusal)
@@ -197,7 +195,6 @@ class Exchange:
     def _ask(self, worker: Worker) -> None:
         """Sends the request, after it was noted down."""
         services, asked, name = self._services, self._asked, worker.instance_id
-        origin = origin_of(worker.engine_url, foreign=worker.foreign)
         self._worker, self._relay, self._refusing = worker, Relay(asked.route, asked.ask), None
         self._tried = (*self._tried, name)
         self._progress.attempts += 1
@@ -210,9 +207,10 @@ class Exchange:
         services.loads.began(name)
         services.breakers.began(name)
         services.queue.began(asked.place, asked.key.row.organization_id)
+        origin = origin_of(worker.engine_url, foreign=worker.foreign)
         call = services.calls.begin(
             origin,
-            engine_request(origin, asked, self._body_for(worker), secret=self._secret_of(worker) or ""),
+            engine_request(origin, worker, asked, self._body, secret=self._secret_of(worker) or ""),
             self,
             timeouts=services.streamed if asked.ask.stream else services.plain,
         )
@@ -220,25 +218,17 @@ class Exchange:
         if self._is_slow:
             call.pause()
 
-    def _body_for(self, worker: Worker) -> bytes:
-        asked, cap = self._asked, self._asked.max_tokens
-        if cap is not None and worker.context_tokens:
-            cap = min(cap, worker.context_tokens)  # engines refuse a bound that is longer than their context
-        model = worker.engine_model or worker.model_code
-        return body_for_engine(asked.route, self._body, asked.ask, model, max_tokens=cap, foreign=worker.foreign)
-
     # ---- what the engine says
 
     def answer_begun(self, status: int, headers: Headers) -> None:
-        worker = self._worker
         self._content_type = b"application/json"
         for name, value in headers:
             if name == b"content-type":
                 self._content_type = value
         if status < 500:  # a refusal is a sign of life
-            self._services.breakers.succeeded(worker.instance_id)
+            self._services.breakers.succeeded(self._worker.instance_id)
         if status >= 300:
-            self._refusing = EngineRefusal(self._asked.route, worker, status, headers)
+            self._refusing = EngineRefusal(self._asked.route, self._worker, status, headers)
         else:
             self._progress.status = status
             self._relay.start(self._content_type)

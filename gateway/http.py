@@ -51,7 +51,7 @@ class Reply(Protocol):
         ...
 
     def send(self, data: bytes) -> None:
-        """More of a begun answer; goes out at once, in one write."""
+        """More of a begun answer; goes out in one write, at the end of the loop's turn at the latest (outbox.py)."""
         ...
 
     def end(self, data: bytes = b"") -> None:
