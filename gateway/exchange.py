@@ -5,8 +5,8 @@
       └─ none free: queue     │
     client gone ──────────────┴──> engine told at once, what it had sent is counted ──> one usage record
 
-Both ends tell it what happens (http.Attendant, http.Answering); no task runs for it. The surprising rule: when a stream's
-client leaves, the exchange lives on until the engine has stopped, COUNT_OUT_S at most: what was made by then is billed.
+Both ends tell it what happens (Attendant, Answering); no task runs for it. The surprising rule: when a stream's client
+leaves, the exchange lives on until the engine has stopped, COUNT_OUT_S at most: what was made by then is billed.
 """
 
 from collections.abc import Callable
