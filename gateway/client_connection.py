@@ -193,7 +193,7 @@ class ClientConnection(asyncio.Protocol):
         if self._manner & (OLD | HEAD_ONLY):
             self._out.write(self._pending + self._unframed(data))
         else:
-            self._out.write(b"%b%x\r\n%b\r\n" % (self._pending, len(data), data))
+            self._out.write_now(b"%b%x\r\n%b\r\n" % (self._pending, len(data), data))
         self._pending = b""
 
     def end(self, data: bytes = b"") -> None:

@@ -77,6 +77,14 @@ class Outgoing:
         else:
             self.flush()
 
+    def write_now(self, data: bytes) -> None:
+        """What nothing is gained by gathering: a token of a stream, mostly alone in its turn."""
+        if self._parts:
+            self._parts.append(data)
+            self.flush()
+        else:
+            self._transport.write(data)
+
     def writelines(self, pieces: Sequence[bytes]) -> None:
         """One write of several pieces."""
         if self._parts:

@@ -33,6 +33,7 @@ MAX_EVENT_BYTES = 1024 * 1024
 """An event without an end is let through unread from here on, so that memory stays bounded."""
 
 _BLANK = b"\n\n"
+_CLOSING = b"}}\n\n"
 _USAGE_IN_CHUNK = b'}],"usage":{'
 _USAGE = b'"usage":'
 _GOES_ON = b'"finish_reason":null'
@@ -111,8 +112,16 @@ class Relay:
     def receive(self, data: bytes, *, ended: bool) -> bytes:
         """What the client gets now; may be empty. `ended`: the engine closed the answer in good order."""
         self.progress = b""
-        if self._is_plain_sailing and not self._parts and not ended and _is_one_event(data):
-            return self._event(data)
+        if self._is_plain_sailing and not self._parts and not ended:
+            # What most reads of most streams are, written out: one event of one line; see `_event` for the rest of it.
+            at, last = data.rfind(_USAGE_IN_CHUNK), len(data) - 4
+            if at > 0 and data.find(b"}", at + 12) == last and data.find(b"\n") == last + 2 and data.endswith(_CLOSING):
+                self._last_chunk = data
+                self._chunks = 0
+                self.progress = self._usage = data[at + 3 : -3]
+                return data[: at + 2] + b"}\n\n" if self._hides_progress else data
+            if _is_one_event(data):
+                return self._event(data)
         if not self.is_stream:
             return self._receive_whole(data, ended)
         out = self._receive_events(data)
@@ -149,7 +158,7 @@ class Relay:
         if self._is_plain_sailing:
             at = event.rfind(_USAGE_IN_CHUNK)
             # Only two braces close behind `"usage":{`, both at the end: it is a member of the chunk itself, its last.
-            if at > 0 and event.find(b"}", at + 12) == len(event) - 4 and event.endswith(b"}}\n\n"):
+            if at > 0 and event.find(b"}", at + 12) == len(event) - 4 and event.endswith(_CLOSING):
                 self._last_chunk = event
                 self._chunks = 0
                 self.progress = self._usage = event[at + 3 : -3]

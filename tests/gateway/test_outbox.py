@@ -102,6 +102,17 @@ def test_a_second_write_sends_both_in_order(turn: Turn) -> None:
     assert wire.writes == [b"ab", b"c", b"de"]
 
 
+def test_what_is_written_now_leaves_at_once_behind_what_waited(turn: Turn) -> None:
+    outgoing, wire = turn.connection()
+    outgoing.write_now(b"a")
+    assert wire.writes == [b"a"]
+    outgoing.write(b"b")
+    outgoing.write_now(b"c")
+    assert b"".join(wire.writes) == b"abc"
+    turn.ends()
+    assert b"".join(wire.writes) == b"abc"
+
+
 def test_a_flush_sends_now_and_the_end_of_the_turn_nothing_twice(turn: Turn) -> None:
     outgoing, wire = turn.connection()
     outgoing.write(b"a")
