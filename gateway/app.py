@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from domain.key_scope import Endpoint
-from domain.network import Network
+from domain.network import Network, is_within
 from gateway.account import Inference
 from gateway.admission import Asked, address_of, admit, require_model
 from gateway.errors import error_reply
@@ -43,7 +43,9 @@ from projections.routing_table import KnownKey
 
 _RETRY_LATER = ((b"retry-after", b"5"),)
 _JSON = (b"content-type", b"application/json")
+METRICS_PATH = "/metrics"
 QUEUE_PATH = "/v1/queue/"
+_PAGES = frozenset({"/healthz", "/readyz", METRICS_PATH, MODELS_PATH})
 SWEEP_S = 0.1
 """A worker that becomes ready, or well again, is found by who waits within this time."""
 MAX_AIMS = 64
@@ -82,6 +84,7 @@ class Gateway:
         figures: content type and text of /metrics.
         now: UTC. new_id: UUIDv7. draw_bits: a number of that many random bits.
         trusted_proxies: our own, whose word about a client's address counts.
+        figures_for: from where /metrics may be read; it names models of all tenants.
     """
 
     services: Services
@@ -92,6 +95,7 @@ class Gateway:
     new_id: Callable[[], str]
     draw_bits: Callable[[int], int]
     trusted_proxies: Sequence[Network] = ()
+    figures_for: Sequence[Network] = ()
     passes: Passes = field(default_factory=Passes)
 
     async def keep_swept(self) -> None:
@@ -109,7 +113,7 @@ class Gateway:
         """
         route = ROUTES.get(head.path)
         if route is None:
-            if not _is_page(head.path):
+            if not _is_page(head.path) or (head.path == METRICS_PATH and not self._may_see_figures(head)):
                 raise Refusal(404, "unknown_url", "There is nothing at this address; the API's paths begin with /v1/.")
             _allow(head.method, "GET")
             return None
@@ -142,7 +146,7 @@ class Gateway:
         status, content_type, body = 200, "application/json", b'{"status":"ok"}'
         if head.path == "/readyz":
             status, body = self._readyz()
-        elif head.path == "/metrics":
+        elif head.path == METRICS_PATH:
             content_type, body = self.figures()
         elif head.path != "/healthz":
             key, asked = self._admit(head, "models")
@@ -152,6 +156,11 @@ class Gateway:
                 body = self._models(head.path, key, asked)
         headers = ((b"content-type", content_type.encode()), (b"x-request-id", self.new_id().encode()))
         reply.whole(status, headers, body)
+
+    def _may_see_figures(self, head: Head) -> bool:
+        """Whoever asks from near, and not through a proxy: that stands near, too."""
+        through_a_proxy = b"x-forwarded-for" in head.given or b"forwarded" in head.given
+        return is_within(head.peer, self.figures_for) and not through_a_proxy
 
     def _readyz(self) -> tuple[int, bytes]:
         readiness = self.readiness()
@@ -260,7 +269,9 @@ class Gateway:
 
 
 def _is_page(path: str) -> bool:
-    return path in {"/healthz", "/readyz", "/metrics", MODELS_PATH} or path.startswith((f"{MODELS_PATH}/", QUEUE_PATH))
+    return path in {"/healthz", "/readyz", METRICS_PATH, MODELS_PATH} or path.startswith(
+        (f"{MODELS_PATH}/", QUEUE_PATH)
+    )
 
 
 def _allow(method: str, allowed: str) -> None:

@@ -80,6 +80,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
             after which a gateway lets no key in any more.
         trusted_proxies: INVENTIV_TRUSTED_PROXIES; addresses or CIDRs of our own proxies, separated by commas, whose
             X-Forwarded-For is believed.
+        metrics_from: INVENTIV_METRICS_FROM; addresses or CIDRs, separated by commas, from which the gateway's /metrics
+            may be read.
         upstream_allow: INVENTIV_UPSTREAM_ALLOW; hosts, addresses or CIDRs, each with :port or for any, separated by
             commas, that upstreams may have although they are not public, or speak http.
         drain_deadline_s: INVENTIV_DRAIN_DEADLINE_S, seconds that running answers get when their instance stops.
@@ -131,6 +133,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     worker_stale_s: int = 120
     key_trust_s: Annotated[int, msgspec.Meta(ge=5, le=86_400)] = 600
     trusted_proxies: str = ""
+    metrics_from: str = "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
     upstream_allow: str = ""
     drain_deadline_s: int = 300
     drain_s: int = 600
@@ -147,12 +150,21 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def proxy_networks(self) -> tuple[Network, ...]:
         """Of trusted_proxies; raises ValueError, but not after read_environment."""
-        return networks_of([one.strip() for one in self.trusted_proxies.split(",") if one.strip()])
+        return _networks(self.trusted_proxies)
+
+    @property
+    def metrics_networks(self) -> tuple[Network, ...]:
+        """Of metrics_from; raises ValueError, but not after read_environment."""
+        return _networks(self.metrics_from)
 
     @property
     def outbound_rules(self) -> OutboundRules:
         """Of upstream_allow; raises ValueError, but not after read_environment."""
         return rules_of(self.upstream_allow.split(","))
+
+
+def _networks(listed: str) -> tuple[Network, ...]:
+    return networks_of([one.strip() for one in listed.split(",") if one.strip()])
 
 
 def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
@@ -173,7 +185,11 @@ def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
         environment = msgspec.convert(given, Environment, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise ValueError(f"An INVENTIV_* variable does not fit: {error}") from error
-    for field, parsed in (("trusted_proxies", "proxy_networks"), ("upstream_allow", "outbound_rules")):
+    for field, parsed in (
+        ("trusted_proxies", "proxy_networks"),
+        ("metrics_from", "metrics_networks"),
+        ("upstream_allow", "outbound_rules"),
+    ):
         try:
             getattr(environment, parsed)
         except ValueError as error:

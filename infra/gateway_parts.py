@@ -160,6 +160,7 @@ def _gateway(environment: Environment, feed: RoutingFeed, services: Services, wa
         new_id=lambda: str(uuid7()),
         draw_bits=random.Random().getrandbits,  # noqa: S311 - names for traces; the system's chance costs a call each
         trusted_proxies=environment.proxy_networks,
+        figures_for=environment.metrics_networks,
     )
 
 

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import aiohttp
 import msgspec
 
-from domain.network import Network
+from domain.network import Network, networks_of
 from domain.usage import UsageRecord
 from gateway.account import Account
 from gateway.app import Gateway, Readiness
@@ -140,6 +140,7 @@ async def served(
             new_id=lambda: f"req-{next(counter)}",
             draw_bits=lambda _: next(counter),
             trusted_proxies=trusted_proxies,
+            figures_for=networks_of(["127.0.0.1"]),
         )
         limits = client_limits or ClientLimits(farewell_s=0, sweep_s=SWEEP_S)
         async with _listening(ClientServer(gateway, limits=limits, now_s=now_s), gateway) as one.url:

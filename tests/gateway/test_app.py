@@ -124,6 +124,15 @@ async def test_each_chunk_arrives_before_the_next_is_made() -> None:
     assert len(events) == 6
 
 
+async def test_figures_are_shown_to_who_is_near_and_comes_through_nobody(gateway: Served) -> None:
+    async with gateway.client() as client:
+        async with client.get("/metrics") as reply:
+            assert reply.status == 200
+        for header in ("x-forwarded-for", "forwarded"):
+            async with client.get("/metrics", headers={header: "127.0.0.1"}) as reply:
+                assert (reply.status, (await reply.json())["error"]["code"]) == (404, "unknown_url")
+
+
 async def test_only_a_few_headers_reach_the_engine(gateway: Served, engine: ScriptedEngine) -> None:
     headers = {
         "accept": "text/event-stream",
