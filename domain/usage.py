@@ -15,7 +15,8 @@ SCHEMA = 3
 """Of the records that are written now; older ones have fewer fields."""
 
 Outcome = Literal["completed", "client_left", "upstream_failed", "refused_by_engine", "gateway_died"]
-"""`gateway_died`: told by the next gateway on the same disk, from what the dead one had noted down."""
+"""`gateway_died`: the gateway ended before the answer did. It says so itself when it stops and waits no longer; of one
+that was killed the next gateway on the same disk says so, from what the dead one had noted down."""
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):

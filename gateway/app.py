@@ -135,6 +135,9 @@ class Gateway:
             return None
         return self._infer(head, admitted, body, reply)
 
+    def cuts_off(self) -> None:
+        self.services.cut_off.set()
+
     def refusal(self, head: Head | None, refusal: Refusal) -> tuple[int, Headers, bytes]:
         route = ROUTES.get(head.path) if head else None
         request_id = self.new_id()

@@ -42,6 +42,10 @@ class Application(Protocol):
         """How a refusal reads; without a head the request's own head was not understood."""
         ...
 
+    def cuts_off(self) -> None:
+        """The server stops and waits no longer: whoever is told from now on that its client left was cut off by us."""
+        ...
+
     def max_body_bytes(self, head: Head) -> int:
         """Asked of bodies over SMALL_BODY_BYTES alone."""
         ...

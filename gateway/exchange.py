@@ -40,10 +40,7 @@ log = structlog.get_logger(__name__)
 
 
 class Exchange:
-    """One request. `start` it once; from then on it is driven by what its two ends and the queue tell it.
-
-    Implements http.Attendant and http.Answering.
-    """
+    """One request. `start` it once; from then on it is driven by what its two ends and the queue tell it."""
 
     __slots__ = (
         "_affinity",
@@ -52,8 +49,8 @@ class Exchange:
         "_body",
         "_booked",
         "_call",
-        "_client_gone",
         "_content_type",
+        "_gone",
         "_is_slow",
         "_opening",
         "_progress",
@@ -85,7 +82,8 @@ class Exchange:
         self._opening = b""
         self._content_type = b""
         self._refusing: EngineRefusal | None = None
-        self._booked = self._client_gone = self._is_slow = False
+        self._gone: Outcome | None = None  # why nobody waits for the answer any more
+        self._booked = self._is_slow = False
 
     # ---- the way to a worker
 
@@ -247,25 +245,25 @@ class Exchange:
         if self._send_on is not None and not ended and not relay.finished:  # most chunks of most streams
             if relay.progress:
                 self._services.meter.progress(self._slot, relay.progress)
-            if out and not self._client_gone:
+            if out and not self._gone:
                 self._send_on(out)
             return
         if relay.has_content and self._progress.first_content_s is None:
             self._progress.first_content_s = self._services.now_s()
         if relay.finished:
-            self._book("client_left" if self._client_gone else "upstream_failed" if relay.failed else "completed")
+            self._book(self._gone or ("upstream_failed" if relay.failed else "completed"))
         elif relay.progress:
             self._services.meter.progress(self._slot, relay.progress)
         if ended:
             self._end(out)
             self._let_go()
-        elif out and not self._client_gone:
+        elif out and not self._gone:
             self._send(out)
 
     def answer_failed(self, failure: UpstreamFailure) -> None:
-        self._let_go(failed=not self._client_gone)
-        if self._client_gone:
-            self._book("client_left")
+        self._let_go(failed=self._gone is None)
+        if self._gone:
+            self._book(self._gone)
             return
         log.warning(
             "upstream_failed",
@@ -284,8 +282,8 @@ class Exchange:
     def _engine_refused(self, refusing: EngineRefusal) -> None:
         """The whole of an engine's error is there: tried elsewhere, translated, or passed on as it is."""
         self._let_go(failed=refusing.is_temporary)
-        if self._client_gone:
-            self._book("client_left")
+        if self._gone:
+            self._book(self._gone)
         elif not (refusing.is_temporary and self._ask_another()):
             self._pass_on(refusing)
 
@@ -314,7 +312,8 @@ class Exchange:
     # ---- what the client does
 
     def client_left(self) -> None:
-        self._client_gone = True
+        gone: Outcome = "gateway_died" if self._services.cut_off.is_set() else "client_left"
+        self._gone = gone
         if self._waiting is not None:
             self._services.queue.leave(self._waiting)
             self._waiting = None
@@ -326,7 +325,7 @@ class Exchange:
             # Of an answer in one piece nothing can be counted before it is there.
             self._call.leave()
             self._let_go()
-            self._book("client_left")
+            self._book(gone)
 
     def client_slow(self) -> None:
         self._is_slow = True
@@ -380,7 +379,7 @@ class Exchange:
         self._call = None
         if failed:
             services.breakers.failed(worker.instance_id)
-        elif self._client_gone:
+        elif self._gone:
             services.breakers.left(worker.instance_id)
         services.loads.ended(worker.instance_id)
         services.queue.ended(self._asked.place, self._asked.key.row.organization_id)

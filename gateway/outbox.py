@@ -24,11 +24,6 @@ def at_turns_end(flush: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_soon(flush)
 
 
-def at_once(flush: Callable[[], None]) -> None:
-    """Gathers nothing."""
-    flush()
-
-
 class Outbox:
     """What waits to be written on any connection of one event loop."""
 

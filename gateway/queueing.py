@@ -119,10 +119,6 @@ class Queue:
         line = self._lines.get(place)
         return line is not None and line.count > 0
 
-    def waiting_for(self, place: Place) -> int:
-        line = self._lines.get(place)
-        return line.count if line is not None else 0
-
     def enter(self, waiting: Waiting) -> None:
         """Takes its place.
 

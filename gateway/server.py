@@ -77,6 +77,7 @@ class ClientServer:
                 await shared.all_closed.wait()
         except TimeoutError:
             open_requests = self.open_requests
+            shared.application.cuts_off()
             for connection in tuple(shared.connections):
                 connection.cut_off()
             return open_requests

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.account import Account
@@ -43,6 +43,7 @@ class Services:
     secret_of: credential id -> bearer of a foreign engine; None while it cannot be opened.
     draw: a random number below its argument.
     now_s: monotonic.
+    cut_off: set once a stopping gateway itself ends what is left.
     queue_wait_s: for a worker to have room, where the client does not say.
     """
 
@@ -61,6 +62,7 @@ class Services:
     streamed: Timeouts = STREAMED
     plain: Timeouts = PLAIN
     queue_wait_s: float = 30.0
+    cut_off: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def settled(self) -> None:
         """Waits for the engines of clients who have left to stop, so that what they did is booked; bounded."""

@@ -9,8 +9,9 @@ from gateway.client_connection import ClientConnection
 from gateway.client_limits import ClientLimits
 from gateway.client_shared import Shared
 from gateway.http import Headers, Reply
-from gateway.outbox import Outbox, at_once
+from gateway.outbox import Outbox
 from tests.gateway.scripted_application import ScriptedApplication, post
+from tests.gateway.turns import at_once
 
 GET = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n"
 LATER = b"GET /later HTTP/1.1\r\nhost: a\r\n\r\n"

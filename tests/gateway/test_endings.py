@@ -356,7 +356,7 @@ async def test_a_stopping_gateway_still_records_what_it_cuts() -> None:
             reply = await client.post(gateway.url + CHAT, json=STREAM)
             await reply.content.readany()
         (record,) = gateway.usage
-        assert record.outcome == "client_left"
+        assert record.outcome == "gateway_died"
         assert record.completion_tokens >= 1
         reply.close()
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from gateway.engine_connection import MAX_DRY_BYTES, EngineConnection
 from gateway.http import Answering, UpstreamFailure
-from gateway.outbox import Outbox, at_once
+from gateway.outbox import Outbox
 from tests.gateway.told import Told
+from tests.gateway.turns import at_once
 
 REQUEST = [b"POST / HTTP/1.1\r\n\r\n"]
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\ncontent-length: 5\r\n\r\nhello"

@@ -14,9 +14,10 @@ from gateway.client_shared import Shared
 from gateway.engine_connection import EngineConnection
 from gateway.engine_pool import EngineCall, Pool
 from gateway.origin import STREAMED, origin_of
-from gateway.outbox import Outbox, Outgoing, at_once
+from gateway.outbox import Outbox, Outgoing
 from tests.gateway.scripted_application import ScriptedApplication
 from tests.gateway.told import Told
+from tests.gateway.turns import at_once
 
 GET = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n"
 SHARED = Calls(now_s=time.monotonic)._shared
