@@ -54,7 +54,7 @@ class Held:
 
 @dataclass
 class ScriptedApplication:
-    """Attributes: admitted, answered, refused say what it was asked, in order; cut_off: who is left is cut."""
+    """Attributes: admitted, answered, refused say what it was asked, in order; cut_offs: how often it was told."""
 
     on_held: Callable[[Held], None] = lambda _: None
     admitted: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ class ScriptedApplication:
     refused: list[str] = field(default_factory=list)
     heads: list[Head] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
-    cut_off: bool = False
+    cut_offs: int = 0
 
     def admit(self, head: Head) -> Any:
         self.admitted.append(head.path)
@@ -98,7 +98,7 @@ class ScriptedApplication:
         return refusal.status, (*_TEXT, *refusal.headers), refusal.code.encode()
 
     def cuts_off(self) -> None:
-        self.cut_off = True
+        self.cut_offs += 1
 
     def max_body_bytes(self, head: Head) -> int:
         return MAX_BODY_BYTES

@@ -88,7 +88,7 @@ async def test_what_runs_when_listening_stops_is_finished() -> None:
         assert [answer.body for answer in await streaming.replies_until_closed()] == [b"onetwo"]
         assert [answer.body for answer in await waiting.replies_until_closed()] == [b"done"]
         assert await draining == 0
-        assert not application.cut_off
+        assert application.cut_offs == 0
 
 
 async def test_what_is_not_finished_in_time_is_cut_and_counted() -> None:
@@ -98,9 +98,9 @@ async def test_what_is_not_finished_in_time_is_cut_and_counted() -> None:
         await two.send(LATER)
         await until(lambda: server.server.open_requests == 2)
         server.server.stop_listening()
-        assert not application.cut_off
+        assert application.cut_offs == 0
         assert await server.server.drained(0.05) == 2
-        assert application.cut_off
+        assert application.cut_offs == 1
         await until(lambda: [held.told for held in application.held] == [["left"], ["left"]])
         await until(lambda: server.server.open_connections == 0)
 
