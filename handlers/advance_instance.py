@@ -42,17 +42,9 @@ from domain.instance_steps import (
     next_step,
 )
 from domain.message import Context
+from handlers.cloud_ports import Absent, Cloud, CloudRefusedError, Present, ServerRequest, Unknown
 from handlers.outcome import Done, Outcome, Park, RetryAfter, pause_s
-from handlers.ports import (
-    Absent,
-    Cloud,
-    CloudRefusedError,
-    Doors,
-    Present,
-    ServerRequest,
-    Trigger,
-    Unknown,
-)
+from handlers.ports import Doors, Trigger
 from handlers.server_tags import Owner, server_name, tags_of
 
 CloudStep = CreateServer | StartServer | FindAddress | ReinstallServer | DeleteServer
@@ -89,7 +81,7 @@ async def _do(step: Step, state: Instance, trigger: Trigger, doors: Doors) -> In
     """Takes one step; what was found, as the command that records it."""
     match step:
         case RecordIntent():
-            return _intend(state, trigger, doors)
+            return await _intend(state, trigger, doors)
         case GiveUpStartup():
             return FailStartup(code="STARTUP_TIMEOUT", message=f"The worker was not ready within {step.after_s} s.")
         case Terminate():
@@ -102,9 +94,9 @@ async def _do(step: Step, state: Instance, trigger: Trigger, doors: Doors) -> In
             assert_never(step)
 
 
-def _intend(state: Instance, trigger: Trigger, doors: Doors) -> InstanceCommand:
+async def _intend(state: Instance, trigger: Trigger, doors: Doors) -> InstanceCommand:
     provider = _provider(state)
-    if provider not in doors.clouds:
+    if await doors.clouds.of(trigger.organization, provider) is None:
         message = f"No adapter is configured for provider {provider}."
         return RecordServerCreateFailed(code="MISSING_PROVIDER_CREDENTIALS", message=message)
     return IntendServerCreate(server_name=server_name(trigger.id, state.attempt + 1))
@@ -113,7 +105,7 @@ def _intend(state: Instance, trigger: Trigger, doors: Doors) -> InstanceCommand:
 async def _do_in_cloud(
     step: CloudStep, state: Instance, trigger: Trigger, doors: Doors
 ) -> InstanceCommand | RetryAfter | Park:
-    cloud = doors.clouds.get(_provider(state))
+    cloud = await doors.clouds.of(trigger.organization, _provider(state))
     if cloud is None:  # a server may exist there: this must not be forgotten
         return Park(f"No adapter is configured for provider {_provider(state)}.")
     match step:

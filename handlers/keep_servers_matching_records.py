@@ -16,7 +16,8 @@ import structlog
 
 from domain.instance import INSTANCE
 from domain.instance_state import Instance
-from handlers.ports import Cloud, Doors, Server, Waking
+from handlers.cloud_ports import Cloud, Server
+from handlers.ports import Doors, Waking
 from handlers.server_tags import Owner, owner_of
 
 PERIOD_S = 60.0
@@ -44,7 +45,10 @@ class ServerSweep:
     sightings: Sightings = field(default_factory=Sightings)
 
     async def __call__(self, doors: Doors) -> Sequence[Waking]:
-        for provider, cloud in doors.clouds.items():
+        for account in await doors.clouds.accounts():
+            provider, cloud = account.provider, await doors.clouds.of(account.organization, account.provider)
+            if cloud is None:
+                continue
             try:
                 servers = await cloud.list_servers()
             except OSError as unknown:

@@ -10,10 +10,12 @@ from uuid_utils import uuid7
 from domain.aggregates import AGGREGATES
 from domain.ids import DeploymentId, OrganizationId
 from domain.message import Envelope, subject_of
-from handlers.ports import Cloud, Doors, Effects, HandlerSettings, History, Trigger, Unsettled
+from handlers.cloud_ports import Cloud
+from handlers.ports import Doors, Effects, HandlerSettings, History, Trigger, Unsettled
 from infra.audit.sealer import Sealer
 from infra.audit.seals import SealStore
 from infra.audit.signing_key import read_signing_key
+from infra.clouds import NoShell, PlatformClouds, never_heard, no_probe
 from infra.credentials import CredentialStore
 from infra.dispatch import Dispatcher
 from infra.environment import Environment
@@ -89,7 +91,10 @@ def doors_of(environment: Environment, nc: Client, tables: Tables, local: Cloud,
     return Doors(
         dispatch=dispatcher,
         load=dispatcher.load,
-        clouds={"local": local},
+        clouds=PlatformClouds({"local": local}),
+        shell=NoShell(),
+        probe=no_probe,
+        last_heard=never_heard,
         secrets=WorkerTokens(key),
         signer=KeyedSigner(key),
         clock=utc_now,

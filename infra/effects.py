@@ -20,7 +20,8 @@ import structlog
 from msgspec.structs import replace
 
 from domain.ports import Clock
-from handlers.ports import CloudRefusedError, Effect, Happened, MailRefusedError
+from handlers.cloud_ports import CloudRefusedError
+from handlers.ports import Effect, Happened, MailRefusedError
 
 T = TypeVar("T")
 

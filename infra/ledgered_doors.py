@@ -12,9 +12,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 from domain.decider import Decider
+from domain.ids import OrganizationId
 from domain.message import Context, subject_of
 from domain.ports import Dispatch, Receipt
-from handlers.ports import Cloud, Doors, Effect, Existence, Server, ServerRequest, Trigger
+from handlers.cloud_ports import Cloud, Clouds, Existence, Server, ServerRequest
+from handlers.ports import Doors, Effect, Trigger
 
 C = TypeVar("C")
 E = TypeVar("E")
@@ -28,7 +30,7 @@ def ledgered(doors: Doors, actor: str, trigger: Trigger | None = None) -> Doors:
     return replace(
         doors,
         dispatch=_FollowedDispatch(doors.dispatch, story),
-        clouds={code: _LedgeredCloud(cloud, story) for code, cloud in doors.clouds.items()},
+        clouds=_LedgeredClouds(doors.clouds, story),
     )
 
 
@@ -62,12 +64,29 @@ class _FollowedDispatch:
         return receipt
 
 
+class _LedgeredClouds:
+    """Clouds each of which is ledgered."""
+
+    def __init__(self, clouds: Clouds, story: _Story) -> None:
+        self._story = story
+        self._clouds = clouds
+        self.accounts = clouds.accounts
+
+    async def of(self, organization: OrganizationId, provider: str, /) -> Cloud | None:
+        cloud = await self._clouds.of(organization, provider)
+        return _LedgeredCloud(cloud, self._story) if cloud else None
+
+
 class _LedgeredCloud:
     """A Cloud whose changing calls are recorded; looking changes nothing, and leaves no row."""
 
     def __init__(self, cloud: Cloud, story: _Story) -> None:
         self._cloud = cloud
         self._record = story.record
+        self.traits = cloud.traits
+        self.volumes = cloud.volumes
+        self.ports = cloud.ports
+        self.offers = cloud.offers
 
     async def create_server(self, request: ServerRequest) -> Server:
         return await self._record("create_server", request.name, lambda: self._cloud.create_server(request))
@@ -75,12 +94,15 @@ class _LedgeredCloud:
     async def start_server(self, provider_instance_id: str) -> None:
         await self._record("start_server", provider_instance_id, lambda: self._cloud.start_server(provider_instance_id))
 
+    async def stop_server(self, provider_instance_id: str) -> None:
+        await self._record("stop_server", provider_instance_id, lambda: self._cloud.stop_server(provider_instance_id))
+
     async def reinstall_server(self, provider_instance_id: str) -> None:
         act = self._cloud.reinstall_server
         await self._record("reinstall_server", provider_instance_id, lambda: act(provider_instance_id))
 
-    async def find_server(self, *, name: str = "", provider_instance_id: str = "") -> Existence:
-        return await self._cloud.find_server(name=name, provider_instance_id=provider_instance_id)
+    async def find_server(self, *, name: str = "", zone: str = "", provider_instance_id: str = "") -> Existence:
+        return await self._cloud.find_server(name=name, zone=zone, provider_instance_id=provider_instance_id)
 
     async def list_servers(self) -> Sequence[Server]:
         return await self._cloud.list_servers()

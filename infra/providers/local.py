@@ -23,15 +23,19 @@ import structlog
 from msgspec.structs import replace
 
 from agent.build import build_zipapp
-from handlers.ports import (
+from handlers.cloud_ports import (
     Absent,
     CloudRefusedError,
+    CloudTraits,
     CloudUnavailableError,
     Existence,
+    Offers,
+    Ports,
     Present,
     Server,
     ServerRequest,
     Unknown,
+    Volumes,
 )
 from infra.engine.locate import PreparedEngine, prepared_engine
 from infra.environment import Environment
@@ -82,16 +86,25 @@ class LocalCloud:
         self._children: set[int] = set()
         self._keeper_lock: int | None = None
 
+    traits = CloudTraits(creates_idempotently=True, stops_billing_when_off=True)
+    volumes: Volumes | None = None
+    ports: Ports | None = None
+    offers: Offers | None = None
+
     async def create_server(self, request: ServerRequest) -> Server:
         return await asyncio.to_thread(self._create, request)
 
     async def start_server(self, provider_instance_id: str) -> None:
         await asyncio.to_thread(self._start, provider_instance_id)
 
+    async def stop_server(self, provider_instance_id: str) -> None:
+        """Its agent ends, and is not started again until the server is."""
+        await asyncio.to_thread(self._switch_off, provider_instance_id)
+
     async def reinstall_server(self, provider_instance_id: str) -> None:
         await asyncio.to_thread(self._reinstall, provider_instance_id)
 
-    async def find_server(self, *, name: str = "", provider_instance_id: str = "") -> Existence:
+    async def find_server(self, *, name: str = "", zone: str = "", provider_instance_id: str = "") -> Existence:  # noqa: ARG002 - one zone
         return await asyncio.to_thread(self._find, provider_instance_id or server_id_of(name))
 
     async def list_servers(self) -> Sequence[Server]:
@@ -151,6 +164,15 @@ class LocalCloud:
                 record = replace(record, power="on")
                 self._files.write(record)
             self._run_agent(record)
+
+    def _switch_off(self, server_id: str) -> None:
+        with self._files.locked(server_id):
+            record = self._files.find(server_id)
+            if record is None:
+                raise CloudRefusedError("PROVIDER_STOP_FAILED", f"There is no local server {server_id}.")
+            if record.power != "off":
+                self._files.write(replace(record, power="off"))
+            self._end(server_id)
 
     def _reinstall(self, server_id: str) -> None:
         with self._files.locked(server_id):

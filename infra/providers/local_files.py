@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import msgspec
 
-from handlers.ports import CloudUnavailableError
+from handlers.cloud_ports import CloudUnavailableError
 
 ID_PREFIX = "local-"
 KEPT_DELETED = 20

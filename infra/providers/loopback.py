@@ -9,7 +9,7 @@ from collections.abc import Collection
 from hashlib import sha256
 from typing import NamedTuple
 
-from handlers.ports import CloudRefusedError
+from handlers.cloud_ports import CloudRefusedError
 
 AGENT_PORT = 8080
 ENGINE_PORT = 8000

@@ -20,21 +20,10 @@ from domain.ids import DeploymentId, EventId, OrganizationId
 from domain.message import Context, Envelope, Recorded, subject_of
 from domain.ports import Loaded, Receipt
 from domain.values import Sealed
+from handlers.cloud_ports import Absent, CloudTraits, Existence, Offers, Ports, Server, ServerRequest, Volumes
 from handlers.person_ports import HeldAddress, KeptKey, PersonTraces
-from handlers.ports import (
-    Absent,
-    AuditStanding,
-    Doors,
-    Effect,
-    Existence,
-    HandlerSettings,
-    Happened,
-    Mail,
-    Server,
-    ServerRequest,
-    Trigger,
-    Unsettled,
-)
+from handlers.ports import AuditStanding, Doors, Effect, HandlerSettings, Happened, Mail, Trigger, Unsettled
+from infra.clouds import NoShell, PlatformClouds, never_heard, no_probe
 from infra.events.codec import Codec
 from infra.replay.history import fold_until
 
@@ -111,7 +100,10 @@ class DryRun:
         return Doors(
             dispatch=self._dispatch,
             load=self._load,
-            clouds={provider: _DryCloud(self.deeds) for provider in providers},
+            clouds=PlatformClouds({provider: _DryCloud(self.deeds) for provider in providers}),
+            shell=NoShell(),
+            probe=no_probe,
+            last_heard=never_heard,
             secrets=_Placeholders(),
             signer=_Placeholders(),
             clock=lambda: self._at,
@@ -170,6 +162,11 @@ class DryRun:
 class _DryCloud:
     """A provider that knows no server by name, so that one sees what would be created."""
 
+    traits = CloudTraits()
+    volumes: Volumes | None = None
+    ports: Ports | None = None
+    offers: Offers | None = None
+
     def __init__(self, deeds: list[Deed]) -> None:
         self._deeds = deeds
 
@@ -179,13 +176,16 @@ class _DryCloud:
     async def start_server(self, provider_instance_id: str) -> None:
         self._call("start_server", provider_instance_id)
 
+    async def stop_server(self, provider_instance_id: str) -> None:
+        self._call("stop_server", provider_instance_id)
+
     async def reinstall_server(self, provider_instance_id: str) -> None:
         self._call("reinstall_server", provider_instance_id)
 
     async def delete_server(self, provider_instance_id: str) -> None:
         self._call("delete_server", provider_instance_id)
 
-    async def find_server(self, *, name: str = "", provider_instance_id: str = "") -> Existence:  # noqa: ARG002 - no name is known
+    async def find_server(self, *, name: str = "", zone: str = "", provider_instance_id: str = "") -> Existence:  # noqa: ARG002 - no name is known
         if provider_instance_id:
             raise LookEnds(asked=True)
         return Absent()

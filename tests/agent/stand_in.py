@@ -32,7 +32,7 @@ MODEL = "mock-echo-model"
 INSTANCE = "0198-instance"
 BOOTSTRAP_TOKEN = "bootstrap-token"
 WORKER_TOKEN = "wk_first_second"
-WAIT_S = 10.0
+WAIT_S = 60.0
 ROOT = Path(__file__).parents[2]
 
 

@@ -5,9 +5,10 @@ import pytest
 from domain.instance import INSTANCE
 from domain.instance_commands import RequestReinstall, RequestTermination, StopInstance
 from handlers.advance_instance import advance_instance
+from handlers.cloud_ports import CloudRefusedError, CloudUnavailableError
 from handlers.outcome import Done, Outcome, Park, RetryAfter
-from handlers.ports import CloudRefusedError, CloudUnavailableError
 from handlers.server_tags import Owner, owner_of
+from infra.clouds import PlatformClouds
 from tests.handlers.world import ACME, INSTANCE_1, Fault, Killed, Signer, When, World, heartbeat
 
 COMING_UP_EVENTS = [
@@ -224,7 +225,7 @@ async def test_a_server_whose_provider_is_no_longer_configured_is_parked_not_for
     await world.request_instance()
     await world.settle()
     await world.command(INSTANCE, INSTANCE_1, RequestTermination(reason="user"))
-    world.doors = type(world.doors)(**{**vars(world.doors), "clouds": {}})
+    world.doors = type(world.doors)(**{**vars(world.doors), "clouds": PlatformClouds({})})
     assert isinstance(await look(world), Park)
 
 

@@ -9,8 +9,9 @@ from domain.deployment import DEPLOYMENT, RequestDeployment, StopDeployment, ins
 from domain.message import Context
 from domain.model import ModelListed
 from domain.ports import Receipt
+from handlers.cloud_ports import CloudUnavailableError
 from handlers.outcome import Done
-from handlers.ports import CloudUnavailableError, Doors, Trigger
+from handlers.ports import Doors, Trigger
 from handlers.request_instances_on_deployment_requested import request_instances_on_deployment_requested
 from handlers.stop_instances_on_deployment_stopped import stop_instances_on_deployment_stopped
 from tests.handlers.world import DEPLOYED, Fault, Killed, When, World

@@ -5,10 +5,12 @@ from dataclasses import replace as replaced
 from domain.ids import InstanceId
 from domain.instance import INSTANCE
 from domain.instance_commands import RequestTermination
+from handlers.cloud_ports import Server
 from handlers.keep_instances_advancing import keep_instances_advancing
 from handlers.keep_servers_matching_records import GRACE_S, ServerSweep
-from handlers.ports import Server, Unsettled, Waking
+from handlers.ports import Unsettled, Waking
 from handlers.server_tags import Owner, tags_of
+from infra.clouds import PlatformClouds
 from tests.handlers.world import ACME, INSTANCE_1, Signer, World
 
 
@@ -122,7 +124,7 @@ async def test_one_provider_away_does_not_stop_the_sweep_of_another() -> None:
     world = await ended_world(server(9))
     away = World()
     away.cloud.unknown = "401"
-    doors = replaced(world.doors, clouds={"away": away.cloud, **world.doors.clouds})
+    doors = replaced(world.doors, clouds=PlatformClouds({"away": away.cloud, "local": world.cloud}))
     sweep = ServerSweep()
     await sweep(doors)
     world.later(GRACE_S)

@@ -6,8 +6,8 @@ from domain.deployment import DEPLOYMENT
 from domain.ids import DeploymentId, UserId
 from domain.organization import ORGANIZATION
 from domain.organization_commands import CreateOrganization, DeleteOrganization
+from handlers.cloud_ports import CloudUnavailableError
 from handlers.outcome import Done, RetryAfter
-from handlers.ports import CloudUnavailableError
 from handlers.stop_deployments_on_organization_deleted import SETTLE_S, stop_deployments_on_organization_deleted
 from tests.handlers.test_deployments import WHENS, wanted
 from tests.handlers.world import ACME, Fault, Killed, World

@@ -4,10 +4,10 @@ from domain.deployment import DEPLOYMENT, StopDeployment
 from domain.ids import DeploymentId
 from domain.upstream import ConnectUpstream, ReplaceUpstreamKey, credential_id_of
 from domain.values import Digest
+from handlers.cloud_ports import CloudUnavailableError
 from handlers.destroy_upstream_keys_on_upstream_changed import destroy_upstream_keys_on_upstream_changed
 from handlers.keep_upstream_keys_matching_deployments import AGE_S, keep_upstream_keys_matching_deployments
 from handlers.outcome import Done
-from handlers.ports import CloudUnavailableError
 from handlers.request_instances_on_deployment_requested import request_instances_on_deployment_requested
 from handlers.stop_instances_on_deployment_stopped import stop_instances_on_deployment_stopped
 from tests.examples import example

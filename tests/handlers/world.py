@@ -23,26 +23,24 @@ from domain.message import Context, Envelope, subject_of
 from domain.ports import Receipt
 from domain.values import Sealed
 from handlers.advance_instance import advance_instance
-from handlers.outcome import Done, Outcome, RetryAfter, outcome_of
-from handlers.person_ports import HeldAddress, KeptKey, PersonTraces
-from handlers.ports import (
+from handlers.cloud_ports import (
     Absent,
-    AuditStanding,
     CloudRefusedError,
+    CloudTraits,
     CloudUnavailableError,
-    Doors,
-    Effect,
     Existence,
-    HandlerSettings,
-    Happened,
-    Mail,
+    Offers,
+    Ports,
     Present,
     Server,
     ServerRequest,
-    Trigger,
     Unknown,
-    Unsettled,
+    Volumes,
 )
+from handlers.outcome import Done, Outcome, RetryAfter, outcome_of
+from handlers.person_ports import HeldAddress, KeptKey, PersonTraces
+from handlers.ports import AuditStanding, Doors, Effect, HandlerSettings, Happened, Mail, Trigger, Unsettled
+from infra.clouds import NoShell, PlatformClouds, never_heard, no_probe
 from infra.dispatch import Dispatcher
 from infra.doors import history_of
 from infra.effects import EffectLedger, EffectRow, MemoryEffectRows, State
@@ -101,6 +99,10 @@ class FakeCloud:
 
     effects: Effects
     servers: dict[str, Server] = field(default_factory=dict)
+    traits = CloudTraits()
+    volumes: Volumes | None = None
+    ports: Ports | None = None
+    offers: Offers | None = None
     requests: list[ServerRequest] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     reinstalled: list[str] = field(default_factory=list)
@@ -116,13 +118,16 @@ class FakeCloud:
     async def start_server(self, provider_instance_id: str) -> None:
         await self.effects.do("start_server", lambda: self._start(provider_instance_id))
 
+    async def stop_server(self, provider_instance_id: str) -> None:
+        raise NotImplementedError
+
     async def reinstall_server(self, provider_instance_id: str) -> None:
         async def reinstall() -> None:
             self.reinstalled.append(provider_instance_id)
 
         await self.effects.do("reinstall_server", reinstall)
 
-    async def find_server(self, *, name: str = "", provider_instance_id: str = "") -> Existence:
+    async def find_server(self, *, name: str = "", zone: str = "", provider_instance_id: str = "") -> Existence:
         async def find() -> Existence:
             if self.unknown:
                 return Unknown(self.unknown)
@@ -351,7 +356,10 @@ class World:
         self.doors = Doors(
             dispatch=self._dispatch,
             load=self.dispatcher.load,
-            clouds={"local": self.cloud},
+            clouds=PlatformClouds({"local": self.cloud}),
+            shell=NoShell(),
+            probe=no_probe,
+            last_heard=never_heard,
             secrets=Secrets(),
             signer=Signer(),
             clock=self.clock,

@@ -24,7 +24,7 @@ from tests.infra.reacting_doors import doors_on
 
 ACME = OrganizationId("acme")
 ALICE = Context(actor="user:alice", correlation="intent")
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 React = Callable[[Trigger, Doors], Awaitable[Outcome]]
 

@@ -9,6 +9,7 @@ from uuid_utils import uuid7
 from domain.decider import Decider
 from domain.ids import DeploymentId, OrganizationId
 from handlers.ports import Doors, HandlerSettings, Unsettled
+from infra.clouds import NoShell, PlatformClouds, never_heard, no_probe
 from infra.dispatch import Dispatcher
 from infra.doors import history_of
 from infra.effects import EffectLedger, MemoryEffectRows
@@ -47,7 +48,10 @@ def doors_on(log: EventLog, aggregates: Sequence[Decider[Any, Any, Any]], ledger
     return Doors(
         dispatch=dispatcher,
         load=dispatcher.load,
-        clouds={},
+        clouds=PlatformClouds({}),
+        shell=NoShell(),
+        probe=no_probe,
+        last_heard=never_heard,
         secrets=Secrets(),
         signer=Signer(),
         clock=now,

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from handlers.ports import CloudRefusedError, Effect, Happened, MailRefusedError
+from handlers.cloud_ports import CloudRefusedError
+from handlers.ports import Effect, Happened, MailRefusedError
 from infra.effect_tables import EffectTables, effects_of, list_effects
 from infra.effects import EffectLedger, EffectRows, EffectsUnavailableError, EffectUnsettledError, MemoryEffectRows
 from infra.postgres import connect

@@ -38,7 +38,7 @@ CONTEXT = Context(actor="user:alice", correlation="intent")
 RENAME = RenameApiKey(name="another")
 MESSAGES = honest_messages()
 FIRST_OF_K0, THIRD_OF_K0 = 1, 5
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class KeptSnapshot:

@@ -11,7 +11,7 @@ import infra.following
 from infra.embedded.child import wait_until
 from infra.following import SharedFollow
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Message(msgspec.Struct, frozen=True):

@@ -3,11 +3,18 @@
 from domain.instance import INSTANCE
 from domain.instance_commands import RequestTermination
 from handlers.advance_instance import advance_instance
+from handlers.cloud_ports import Cloud, CloudRefusedError, CloudUnavailableError
 from handlers.outcome import Outcome
-from handlers.ports import CloudRefusedError, CloudUnavailableError, Doors, Trigger
+from handlers.ports import Doors, Trigger
 from infra.effects import EffectRow
 from infra.ledgered_doors import ledgered
-from tests.handlers.world import INSTANCE_1, Fault, World
+from tests.handlers.world import ACME, INSTANCE_1, Fault, World
+
+
+async def local_of(doors: Doors) -> Cloud:
+    cloud = await doors.clouds.of(ACME, "local")
+    assert cloud is not None
+    return cloud
 
 
 async def advance(trigger: Trigger, doors: Doors) -> Outcome:
@@ -98,7 +105,7 @@ async def test_a_deed_whose_end_could_not_be_noted_counts_all_the_same() -> None
 
 async def test_what_a_duty_does_is_on_record_under_its_name() -> None:
     world = World()
-    await ledgered(world.doors, "keep_servers_matching_records").clouds["local"].delete_server("srv-9")
+    await (await local_of(ledgered(world.doors, "keep_servers_matching_records"))).delete_server("srv-9")
     (row,) = world.ledger.kept.rows
     assert (row.effect.reaction, row.effect.event_id, row.effect.name, row.effect.key, row.state) == (
         "keep_servers_matching_records",
@@ -112,6 +119,6 @@ async def test_what_a_duty_does_is_on_record_under_its_name() -> None:
 async def test_looking_leaves_no_row() -> None:
     world = World()
     doors = ledgered(world.doors, "some_duty")
-    await doors.clouds["local"].list_servers()
-    await doors.clouds["local"].find_server(name="x")
+    await (await local_of(doors)).list_servers()
+    await (await local_of(doors)).find_server(name="x")
     assert world.ledger.kept.rows == []

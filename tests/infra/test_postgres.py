@@ -20,7 +20,7 @@ from projections.usage import USAGE
 from tests.conftest import some_port, started
 
 SHORT_WAIT_S = 0.15
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 @asynccontextmanager

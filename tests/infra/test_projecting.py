@@ -40,7 +40,7 @@ from tests.examples import example
 from tests.projections.examples import usage_record
 from tests.projections.grammar import Story
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 KILLS = 3
 
 

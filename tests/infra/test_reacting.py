@@ -18,6 +18,7 @@ from domain.message import Recorded, subject_of
 from handlers.outcome import Done, Outcome, Park, RetryAfter
 from handlers.ports import Doors, Effect, Trigger, Waking
 from handlers.subscriptions import Duty
+from infra.clouds import PlatformClouds
 from infra.effects import EffectLedger, MemoryEffectRows
 from infra.embedded.nats import EmbeddedNats
 from tests.handlers.world import Effects, FakeCloud
@@ -264,10 +265,14 @@ async def test_only_an_answer_of_done_counts_as_done(house: House, answer: Outco
 async def test_deeds_are_on_record_under_the_reaction_and_its_event(house: House) -> None:
     ledger = MemoryEffectRows(house.doors.clock)
     effects = Effects()
-    house.doors = replace(house.doors, effects=EffectLedger(ledger), clouds={"local": FakeCloud(effects)})
+    house.doors = replace(
+        house.doors, effects=EffectLedger(ledger), clouds=PlatformClouds({"local": FakeCloud(effects)})
+    )
 
     async def delete(trigger: Trigger, doors: Doors) -> Outcome:
-        await doors.clouds["local"].delete_server("srv-1")
+        cloud = await doors.clouds.of(ACME, "local")
+        assert cloud is not None
+        await cloud.delete_server("srv-1")
         return Done(version=trigger.version)
 
     await house.change("key-1", "first")

@@ -13,7 +13,7 @@ from infra.embedded.child import READY_TIMEOUT_S, EmbeddedServerError, wait_unti
 from infra.processes.running import is_alive
 from infra.processes.supervisor import Supervisor
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 LIVES = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(60)"
 DIES = "import sys; print('no luck'); sys.exit(3)"
 

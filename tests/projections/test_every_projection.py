@@ -37,7 +37,7 @@ from tests.given import COMMANDS, NOON
 from tests.projections.examples import usage_record
 from tests.projections.grammar import Story, all_rows, build
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 ORGANIZATIONS = ("org-1", "org-2")
 WAITS_S = (0, 3, 4000)
 """Nothing; past a drain's grace and a second sighting; past every deadline."""

@@ -26,7 +26,7 @@ from web.live import LiveEvents, event_stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 async def test_a_page_of_events_is_the_stored_envelopes(world: World) -> None:

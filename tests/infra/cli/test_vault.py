@@ -22,7 +22,7 @@ from infra.wrapping import KeyRing
 from tests.infra.cli.conftest import Inventiv
 
 PEOPLE = [f"person-{number}" for number in range(8)]
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Place:

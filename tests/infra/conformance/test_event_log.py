@@ -25,7 +25,7 @@ from tests.infra.events.envelopes import append_of, payload
 A, B, C = "evt.acme.instance.a", "evt.acme.instance.b", "evt.other.organization.c"
 RACERS = 16
 ROUNDS = 10
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from infra.embedded.nats_cluster import EmbeddedNatsCluster, free_node_ports
 from infra.events.streams import EVENTS
 from tests.conftest import started
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 async def test_it_is_led_again_after_its_leader_was_killed(nats_cluster: EmbeddedNatsCluster) -> None:

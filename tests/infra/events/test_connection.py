@@ -12,7 +12,7 @@ from infra.events.connection import connect_reader, connect_writer, disconnect
 from infra.events.port import LogUnavailableError
 from tests.conftest import some_port
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 async def until(state: Callable[[], bool]) -> None:

@@ -35,7 +35,7 @@ from infra.events.eventsourcing_module import Factory
 
 ROOT = Path(eventsourcing_module.__file__).parent.parent.parent
 THREAD = "eventsourcing-jetstream"
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

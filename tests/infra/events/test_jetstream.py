@@ -18,7 +18,7 @@ from tests.infra.events.envelopes import append_of
 
 A, B = "evt.acme.instance.a", "evt.acme.instance.b"
 REPLY_TIMEOUT_S = 0.3
-WAIT_S = 30.0
+WAIT_S = 60.0
 WRITERS, EVENTS_EACH, CRASHES = 6, 30, 3
 
 

@@ -13,7 +13,7 @@ from infra.events.port import GapError
 from infra.events.pull import StreamMessage, follow_messages
 from tests.faults import fault_proxy
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from infra.events.reads import ApiError
 from infra.events.replicas import ReplicaFinding, replica_findings, unreadable_replicas, watch_replicas
 from infra.events.streams import EVENTS, SEALS, USAGE
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 MESSAGES = 100
 MESSAGE_BYTES = 200_000
 """Two full blocks of 8 MB and one begun: only the newest block is checked when a node starts with its index intact."""

@@ -17,7 +17,7 @@ from infra.events import wire
 from infra.events.connection import connect_reader, disconnect
 from infra.events.wire import WireParser, read_headers
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 Message = tuple[bytes, bytes, bytes, bytes]
 
 HEADERS = b"NATS/1.0\r\nKind: test\r\n\r\n"

@@ -19,7 +19,7 @@ from infra.processes.roles import variables_of
 from tests.conftest import some_port
 from web.tokens import COOKIE
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.ports import Absent, Cloud, CloudRefusedError, Present, ServerRequest
+from handlers.cloud_ports import Absent, Cloud, CloudRefusedError, Present, ServerRequest
 from tests.infra.providers.local_clouds import new_local_cloud
 
 CLOUDS: dict[str, Callable[[Path], Awaitable[Cloud]]] = {"local": new_local_cloud}

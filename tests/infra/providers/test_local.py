@@ -11,14 +11,14 @@ import psutil
 import pytest
 
 from agent.build import build_zipapp
-from handlers.ports import CloudRefusedError, CloudUnavailableError, Present, Server, ServerRequest, Unknown
+from handlers.cloud_ports import CloudRefusedError, CloudUnavailableError, Present, Server, ServerRequest, Unknown
 from infra.engine.locate import PreparedEngine
 from infra.providers import local
 from infra.providers.local import LocalCloud
 from infra.providers.local_files import ServerFolder
 from tests.infra.providers.local_clouds import new_local_cloud
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def wanted(name: str = "inventiv-worker-1-1", **environment: str) -> ServerRequest:

@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from handlers.ports import CloudRefusedError
+from handlers.cloud_ports import CloudRefusedError
 from infra.providers import loopback
 from infra.providers.loopback import Place, choose_place
 

@@ -43,7 +43,7 @@ from tests.infra.test_projecting import (
     stored,
 )
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 ACME = Scope(organization="acme")
 
 
