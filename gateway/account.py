@@ -1,7 +1,7 @@
 """What one request is booked with: a draft while it runs, the final record when it is over.
 
-    facts of the request + worker ──draft──> journal of running requests      (read only if this process dies)
-                         + counts ──final──> spool ──> USAGE
+    facts of the request + worker ──opening──> journal of running requests      (a draft of it, if this process dies)
+                         + counts ──final────> spool ──> USAGE
 
 Both have the same request id, so that whichever is published first is the one that counts.
 """
@@ -93,6 +93,10 @@ class Account(msgspec.Struct, frozen=True):
         """Its UsageRecord as JSON."""
         return b"%b,%b,%b" % (self.opening, _encode(self.counts)[1:-1], _encode(self.ending)[1:])
 
+    def tail_of(self, line: bytes) -> bytes:
+        """What it says beyond its opening, without the last brace."""
+        return line[len(self.opening) + 1 : -1]
+
     def record(self) -> UsageRecord:
         return _decode(self.line())
 
@@ -112,11 +116,11 @@ def opening_of(asked: Inference, worker: Worker) -> bytes:
     parts = asked.openings.get(kind)
     if parts is None:
         parts = asked.openings[kind] = _parts(asked, worker)
-    return b"%b%b%b%b%b" % (parts[0], asked.request_id.encode(), parts[1], asked.at.isoformat().encode(), parts[2])
+    return b"%b%b%b%b%b" % (parts[0], asked.request_id.encode(), parts[1], _encode(asked.at), parts[2])
 
 
 def draft_of(opening: bytes) -> bytes:
-    """The record of a request of which nothing more will be known, since this process died."""
+    """The record of a request of which nothing more will be known, since its process died; made by who finds that."""
     return opening + _DIED
 
 
@@ -140,7 +144,7 @@ def _parts(asked: Inference, worker: Worker) -> tuple[bytes, bytes, bytes]:
         "output_eur_micros_per_million": target.price.output_eur_micros_per_million,
     }
     before, _, rest = _encode(facts)[:-1].partition(_ID.encode())
-    between, _, after = rest.partition(_AT.encode())
+    between, _, after = rest.partition(_encode(_AT))
     return before, between, after
 
 

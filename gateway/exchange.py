@@ -14,7 +14,7 @@ from collections.abc import Callable
 import structlog
 
 from domain.usage import Outcome, cost_of
-from gateway.account import Account, Inference, Progress, draft_of, ending_of, opening_of
+from gateway.account import Account, Inference, Progress, ending_of, opening_of
 from gateway.affinity import affinity_of
 from gateway.calls import origin_of
 from gateway.choice import choose, why_none
@@ -198,7 +198,7 @@ class Exchange:
         self._progress.attempts += 1
         self._progress.first_content_s = None
         opening = opening_of(asked, worker)
-        slot = services.meter.open(draft_of(opening), self._slot)
+        slot = services.meter.open(opening, self._slot)
         if slot < 0:
             raise usage_not_kept()
         self._slot, self._opening = slot, opening
@@ -392,7 +392,8 @@ class Exchange:
         services, asked, counts = self._services, self._asked, self._relay.counts
         ending = ending_of(asked, counts, self._progress, outcome=outcome, now_s=services.now_s())
         account = Account(asked, self._worker.model_code, self._opening, counts, ending)
-        services.meter.record(account.line(), self._slot)
+        line = account.line()
+        services.meter.record(line, self._slot, tail=account.tail_of(line))
         prompt, completion, price = counts.prompt_tokens, counts.completion_tokens, asked.target.price
         spent = cost_of(prompt, completion, price.input_eur_micros_per_million, price.output_eur_micros_per_million)
         asked.grant.settle(tokens=prompt + completion, spend_eur_micros=spent)

@@ -81,11 +81,17 @@ class Journal(Protocol):
     def has_room(self) -> bool: ...
 
     def open(self, record: bytes) -> int:
-        """Keeps a record until its slot is freed; -1 when there is no room, or the record is too long."""
+        """Keeps a record, or only its opening, until its slot is freed; -1 when there is no room, or it is too long."""
         ...
 
     def progress(self, slot: int, tail: bytes) -> None:
         """What an open record's counts are by now: the end of what the engine told; see Relay.progress."""
+        ...
+
+    def finish(self, slot: int, tail: bytes) -> bool:
+        """The request is over: `tail` is all of its final record that was not in the one it was opened with, and the
+        slot goes on keeping it. False when it does not fit.
+        """
         ...
 
     def free(self, slot: int) -> None: ...
@@ -101,6 +107,9 @@ class NoJournal:
 
     def progress(self, slot: int, tail: bytes) -> None:
         pass
+
+    def finish(self, slot: int, tail: bytes) -> bool:  # noqa: ARG002 - see Journal
+        return False
 
     def free(self, slot: int) -> None:
         pass
@@ -146,7 +155,7 @@ class Meter:
         """Writes down what a request is booked with if this process dies; before an engine hears of it.
 
         Args:
-            draft: a UsageRecord as JSON, outcome "gateway_died", counts 0; the same request id as the final record.
+            draft: a UsageRecord as JSON, as far as it is known; the same request id as the final record.
             replacing: the slot of the same request's attempt before this one.
 
         Returns:
@@ -160,16 +169,19 @@ class Meter:
         self._journal.free(replacing)
         return slot
 
-    def record(self, line: bytes, slot: int = -1) -> None:
-        """The request is over: keeps its account and frees the slot it was opened in; never raises.
+    def record(self, line: bytes, slot: int = -1, *, tail: bytes = b"") -> None:
+        """The request is over: keeps its account, in the slot it was opened in if it fits there; never raises.
 
         Args:
             line: its UsageRecord as JSON.
             slot: of `open`.
+            tail: what of the line was not known when it was opened.
         """
-        kept = self._journal.open(line)
-        if kept >= 0 and slot >= 0:
-            self._journal.free(slot)
+        kept = slot
+        if slot < 0 or not self._journal.finish(slot, tail):
+            kept = self._journal.open(line)
+            if kept >= 0 and slot >= 0:
+                self._journal.free(slot)
         self._unwritten.append((line, kept if kept >= 0 else slot))
         if kept < 0:
             self._write()

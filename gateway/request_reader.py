@@ -16,7 +16,8 @@ import httptools
 
 from gateway.client_head import doubt_about, head_bytes, malformed, path_of, without_upgrade
 from gateway.client_limits import ReadLimits
-from gateway.http import Head
+from gateway.http import Head, Headers
+from gateway.known_head import LESSONS, KnownHead, known_of, without_length
 from gateway.wire import Refusal
 
 CLOSES, OLD, HEAD_ONLY = 1, 2, 4
@@ -47,6 +48,9 @@ class RequestReader:
         "_feed",
         "_follows",
         "_headers",
+        "_known",
+        "_known_fields",
+        "_lessons",
         "_most_head_bytes",
         "_most_headers",
         "_most_pipelined",
@@ -77,6 +81,9 @@ class RequestReader:
         self._target = b""
         self._follows = False
         self._headers: list[tuple[bytes, bytes]] = []
+        self._known: KnownHead | None = None  # only while the parser stands at the end of a request
+        self._known_fields: tuple[str, Headers, dict[bytes, bytes]] = ("", (), {})
+        self._lessons = LESSONS
         self.manner = 0
         self._plain_head = b""
         self.head: Head | None = None
@@ -93,8 +100,15 @@ class RequestReader:
 
     def receive(self, data: bytes) -> None:
         """Not to be called once there is a refusal."""
-        if not self.fed_bytes:
+        is_first = not self.fed_bytes
+        if is_first:
             self.started_s = self._now_s()
+            known = self._known
+            if known is not None:
+                if body := known.body_in(data):
+                    self._recognise(body)
+                    return
+                self._known = None
         self.fed_bytes += len(data)
         try:
             self._feed(data)
@@ -104,6 +118,22 @@ class RequestReader:
             self._doubt(error)
         if self.fed_bytes > self._most_head_bytes:
             self._weigh()
+        elif is_first and len(self.wholes) == 1 and self._lessons and not self.more:
+            self._learn(data)
+
+    def _learn(self, data: bytes) -> None:
+        """What came was one request: the next one may be known by it, unless that was hoped in vain before."""
+        head, body, manner = self.wholes[0]
+        if not manner and (known := known_of(b"POST ", data, head.headers, body)):
+            self._lessons -= 1
+            headers = without_length(head.headers)
+            self._known, self._known_fields = known, (head.path, headers, dict(headers))
+
+    def _recognise(self, body: bytes) -> None:
+        self._lessons = LESSONS
+        path, headers, given = self._known_fields
+        head = Head(method="POST", path=path, headers=headers, given=given, peer=self._peer, started_s=self.started_s)
+        self.wholes.append((head, body, 0))
 
     @property
     def is_midway(self) -> bool:

@@ -1,7 +1,7 @@
 """The accounts of requests that still run, in memory that outlives the process: a mapped file of fixed slots.
 
     running   header 4 KiB │ one state byte a slot │ slots of 2 KiB: head │ opening record │ progress A │ progress B
-    free ──open──> in use (opening whole, then its state byte) ──progress ──> A, B, A ... ──free──> free
+    free ──open──> in use (opening whole, then its state byte) ──progress ... finish──> A, B, A ... ──free──> free
 
 A store into the mapping costs no system call, and the kernel keeps it however the process dies; the next gateway on the
 folder reads what was left. Progress goes to two areas by turns, so that dying within one store loses that chunk alone.
@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from domain.usage import UsageRecord
+from gateway.account import draft_of
 from gateway.counts import Usage, counts_of
 
 SLOTS = 16_384
@@ -27,9 +28,12 @@ SLOTS = 16_384
 MAX_OPENING_BYTES = 1_312
 """Above the longest record there is: six ids and a model's code of 256 characters are at most 1,243 bytes."""
 MAX_TAIL_BYTES = 342
-"""The longest usage object seen (OpenAI's own, with all its details) is about 280 bytes."""
+"""The longest usage object seen (OpenAI's own, with all its details) is about 280 bytes; how a request ended is about
+290, and one that is longer is opened anew as a whole."""
 
-_MAGIC = b"inventiv running requests 1\n"
+_MAGIC = b"inventiv running requests 2\n"
+_READABLE = (_MAGIC, b"inventiv running requests 1\n")
+"""In the first version an opening was a whole draft, and a final record had a slot of its own; both are read still."""
 _HEADER_BYTES = 4_096
 _FIRST_SLOT = _HEADER_BYTES + SLOTS
 _HEAD = struct.Struct(f"<QIH2x{MAX_OPENING_BYTES}s")
@@ -41,6 +45,9 @@ FILE_BYTES = _FIRST_SLOT + SLOTS * _SLOT_BYTES
 
 _log = structlog.get_logger(__name__)
 _record_decoder = msgspec.json.Decoder(UsageRecord)
+_encode = msgspec.json.Encoder().encode
+_FINAL = b'"prompt_tokens":'
+"""How the tail of a finished request begins (account.Account.tail_of); progress begins otherwise (Relay.progress)."""
 
 
 class RunningJournal:
@@ -87,6 +94,12 @@ class RunningJournal:
         at = _FIRST_SLOT + slot * _SLOT_BYTES + _HEAD.size + (turn & 1) * _AREA.size
         _AREA.pack_into(self._map, at, turn, length, tail, turn)
 
+    def finish(self, slot: int, tail: bytes) -> bool:
+        if slot < 0 or not 0 < len(tail) <= MAX_TAIL_BYTES:
+            return False
+        self.progress(slot, tail)
+        return True
+
     def free(self, slot: int) -> None:
         self._map[_HEADER_BYTES + slot] = 0
         self._free.append(slot)
@@ -119,7 +132,7 @@ def left_running(path: Path) -> Mapping[str, UsageRecord]:
 
 def _records_in(content: mmap.mmap) -> dict[str, UsageRecord]:
     found: dict[str, UsageRecord] = {}
-    if content[: len(_MAGIC)] != _MAGIC:
+    if content[: len(_MAGIC)] not in _READABLE:
         _log.error("running_requests_unreadable", reason="written by another version, or its making was interrupted")
         return found
     for slot, state in enumerate(content[_HEADER_BYTES:_FIRST_SLOT]):
@@ -143,7 +156,7 @@ def _record_in(content: mmap.mmap, at: int) -> UsageRecord | None:
     if crc32(opening) != checksum:
         return None
     try:
-        record = _record_decoder.decode(opening)
+        record = _record_decoder.decode(opening if opening.endswith(b"}") else draft_of(opening))
     except (msgspec.MsgspecError, UnicodeError):
         return None
     areas = [_AREA.unpack_from(content, at + _HEAD.size + n * _AREA.size) for n in range(2)]
@@ -162,8 +175,14 @@ _tail_decoder = msgspec.json.Decoder(_Tail)
 
 
 def _with_counts(record: UsageRecord, tail: bytes) -> UsageRecord:
-    """Chunks that the engine has not counted (yet) count one token each, the lower bound."""
+    """Chunks that the engine has not counted (yet) count one token each, the lower bound.
+
+    Of a finished request the tail says all that is not known at the opening; of a field that is there twice, JSON's
+    reader takes the last.
+    """
     try:
+        if tail.startswith(_FINAL):
+            return _record_decoder.decode(_encode(record)[:-1] + b"," + tail + b"}")
         told = _tail_decoder.decode(b"{" + tail + b"}")
     except (msgspec.MsgspecError, UnicodeError):
         _log.error("progress_unreadable", request_id=record.request_id, length_bytes=len(tail))

@@ -241,6 +241,37 @@ def test_bytes_after_the_end_are_told_to_nobody_and_close_the_connection(
     assert (bench.free, bench.wire.aborted) == (0, True)
 
 
+SHORTER = PLAIN.replace(b"5", b"2").replace(b"hello", b"no")
+
+
+@pytest.mark.parametrize(
+    "next_one", [PLAIN, SHORTER, STREAM, INTERIM + PLAIN, UNTIL_CLOSE, PLAIN.replace(b"200", b"400")]
+)
+@pytest.mark.parametrize("cut", [None, 1, 20, -3])
+def test_an_answer_is_read_the_same_after_one_with_its_head(bench: Bench, next_one: bytes, cut: int | None) -> None:
+    fresh, known = Bench(), bench
+    known.reads(PLAIN)
+    known.told = known.call()
+    for one in (fresh, known):
+        one.reads(*filter(None, [next_one[:cut], next_one[cut:] if cut else b""]))
+    assert (known.told.statuses, known.told.data, known.told.ended) == (
+        fresh.told.statuses,
+        fresh.told.data,
+        fresh.told.ended,
+    )
+    assert known.told.data
+    assert (known.free - 1, known.wire.aborted) == (fresh.free, fresh.wire.aborted)
+
+
+@pytest.mark.parametrize("more", [b"x", PLAIN])
+def test_a_known_head_with_more_than_its_body_closes_the_connection(bench: Bench, more: bytes) -> None:
+    bench.reads(PLAIN)
+    told = bench.call()
+    bench.reads(PLAIN + more)
+    assert (told.data, told.ended) == (b"hello", True)
+    assert (bench.free, bench.wire.aborted) == (1, True)
+
+
 @pytest.mark.parametrize("unasked", [PLAIN, b"H", b"\r\n"])
 def test_bytes_on_an_idle_connection_close_it(bench: Bench, unasked: bytes) -> None:
     bench.reads(PLAIN)

@@ -15,8 +15,9 @@ from domain.ids import ApiKeyId, DeploymentId, InstanceId, OrganizationId
 from domain.usage import UsageRecord
 from gateway import meter as metering
 from gateway.meter import Meter, Posting
-from infra.running_journal import SLOTS, RunningJournal, left_running
+from infra.running_journal import MAX_TAIL_BYTES, SLOTS, RunningJournal, left_running
 from infra.spool import FileSpool
+from tests.gateway.records import account
 from tests.gateway.served import until
 
 
@@ -242,6 +243,23 @@ def test_a_request_is_accounted_for_from_its_opening_to_its_record(covered: Cove
     assert covered.left()["r1"].completion_tokens == 5
     covered.meter.record(msgspec.json.encode(record(1)), slot)
     assert covered.left() == {"r1": record(1)}
+
+
+def test_a_request_needs_no_more_than_its_opening_and_then_its_end(covered: Covered) -> None:
+    one = account(finish_reason="stop", completion_tokens=7)
+    slot = covered.meter.open(one.opening)
+    [died] = covered.left().values()
+    assert (died.outcome, died.completion_tokens, died.status_code) == ("gateway_died", 0, 499)
+    covered.meter.progress(slot, b'"usage":{"prompt_tokens":3,"completion_tokens":5}')
+    covered.meter.record(one.line(), slot, tail=one.tail_of(one.line()))
+    assert list(covered.left().values()) == [one.record()]
+    assert covered.journal.open(b"x") != slot
+
+
+def test_an_end_that_does_not_fit_beside_its_opening_is_kept_whole(covered: Covered) -> None:
+    one = account(finish_reason="x" * MAX_TAIL_BYTES)
+    covered.meter.record(one.line(), covered.meter.open(one.opening), tail=one.tail_of(one.line()))
+    assert list(covered.left().values()) == [one.record()]
 
 
 async def test_a_record_stays_in_the_journal_until_the_spool_has_it(covered: Covered) -> None:

@@ -14,6 +14,7 @@ CHUNKS = (
 )
 OFFER = b"POST /d HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 5\r\n\r\nhello"
 OLDER = b"HEAD /e HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"
+KEPT = b"POST /b?c HTTP/1.1\r\nhost: a\r\nConnection: keep-alive\r\nContent-Length: %d\r\nx: y\r\n\r\n%b"
 DAMAGES = [b"\r\n", b"\n", b"\r", b":", b" ", b"0", b"\0", b"content-length: 1\r\n"]
 BROKEN = b"GET / HTTP/1.1\r\nhost : a\r\n\r\n"
 
@@ -215,3 +216,40 @@ def test_a_reader_lets_go_of_its_parser() -> None:
     assert not one.wholes
     with pytest.raises(AttributeError):
         one.receive(GET)
+
+
+@given(
+    st.lists(
+        st.sampled_from([GET, POST, KEPT % (2, b"no"), CHUNKS, OFFER, OLDER, BROKEN, b"PO", b"\r\n", POST[:-2]]),
+        max_size=4,
+    ),
+    st.sampled_from(
+        [POST, POST.replace(b"5", b"2").replace(b"hello", b"no"), POST + b"x", POST[:-1], b"ST" + POST[4:]]
+    ),
+)
+def test_a_request_is_read_the_same_after_others_with_its_head(before: list[bytes], last: bytes) -> None:
+    """Told in one piece each, so that a head may be known, and byte by byte, so that none can be."""
+    sent = [POST, *before, last]
+    known, fresh = reader(), reader()
+    requests: list[Request] = []
+    for piece in sent:
+        if not known.refusal:
+            known.receive(piece)
+            requests += known.wholes
+            known.wholes.clear()
+    for byte in b"".join(sent):
+        if not fresh.refusal:
+            fresh.receive(bytes([byte]))
+    assert told(requests) == told(list(fresh.wholes))
+    assert (known.refusal is None) == (fresh.refusal is None)
+    assert known.refusal or known.is_midway == fresh.is_midway
+
+
+def test_a_known_head_is_told_without_the_length_that_may_have_changed() -> None:
+    one = reader()
+    for body in (b"hello", b"no", b"a longer one"):
+        one.receive(KEPT % (len(body), body))
+        head, told_body, manner = one.wholes.popleft()
+        assert (head.method, head.path, told_body, manner) == ("POST", "/b", body, 0)
+        assert (head.given[b"host"], head.given[b"x"], head.peer) == (b"a", b"y", "192.0.2.1")
+        assert (b"content-length" in head.given) == (body == b"hello")

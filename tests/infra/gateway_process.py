@@ -21,7 +21,7 @@ from infra.events.jetstream import JetStreamLog
 from infra.events.pull import follow_messages
 from tests.gateway.routing import CLEAR_KEY, MODEL, key, ready, tell
 
-BOUND_S = 15.0
+BOUND_S = 60.0
 PROGRAM = """
 import uvloop
 from infra.environment import read_environment

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-BOUND_S = 10.0
+BOUND_S = 60.0
 PROGRAM = """
 import importlib, os, sys
 live = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])

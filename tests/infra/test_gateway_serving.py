@@ -19,7 +19,7 @@ from infra.gateway_serving import DRAIN_S, Place
 from infra.handover import is_offered
 from tests.conftest import some_port
 
-BOUND_S = 10.0
+BOUND_S = 60.0
 
 
 @dataclass

@@ -12,7 +12,7 @@ import pytest
 from infra import handover
 from infra.handover import Inheritance, Offer, is_offered, take
 
-BOUND_S = 10.0
+BOUND_S = 60.0
 HOST = "127.0.0.1"
 
 
