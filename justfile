@@ -15,7 +15,7 @@ test *args:
     {{run}} pytest {{args}}
 
 # what CI checks besides the tests: formatting, lint, types, import contracts, generated files
-check: lint types contracts generated
+check: lint types contracts generated agent-version
 
 lint:
     {{run}} ruff format --check
@@ -32,6 +32,10 @@ generated:
     {{run}} python -m web.openapi --check
     {{run}} python -m infra.event_catalogue --check
     {{run}} python -m infra.deploy.nats_permissions --check
+
+# the agent's version: get, bump [VERSION], or check that an agent that changed has a new one
+agent-version *args="check":
+    {{run}} python -m infra.agent_version {{args}}
 
 # write the generated files anew: OpenAPI, event catalogue, NATS permissions
 generate:
@@ -56,9 +60,25 @@ journey-engine:
 bench:
     {{run}} python -m tests.bench
 
+# every law of a provider on every adapter (local, scaleway, aws, bare_metal), offline; the last line is one JSON object
+conformance *clouds:
+    {{run}} python -m tests.infra.providers.conformance {{clouds}}
+
 # the eventsourcing library's own test cases on our persistence module, one node and three; last line is one JSON object
-conformance *args:
+conformance-events *args:
     {{run}} python -m tests.conformance {{args}}
+
+# seeded worlds in virtual time: the control plane against a provider with every fault; last line is one JSON object
+simulate *args:
+    {{run}} python -m tests.simulation {{args}}
+
+# the control plane is killed before and after every call it makes, in every flow; --quick; last line is one JSON object
+kill-matrix *args:
+    {{run}} python -m tests.simulation.kill {{args}}
+
+# what 200 instances cost one control plane on one core; --quick; the last line is one JSON object
+bench-fleet *args:
+    {{run}} python -m tests.bench.fleet {{args}}
 
 # every fault we can produce, each with its control; --quick for a small one; the last line is one JSON object
 chaos-events *args:

@@ -13,6 +13,7 @@ Only when nothing durable can be written, because Postgres or NATS is away, the 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import uniform
@@ -32,7 +33,7 @@ from infra.cancellation import heed_cancellation
 from infra.events.codec import decode_envelope
 from infra.events.port import EventLog
 from infra.events.streams import EVENTS, PARKED, TIMERS
-from infra.gate import Gate, Standing
+from infra.gate import Standing
 from infra.ledgered_doors import ledgered
 from infra.parking import PARKED_SUBJECTS, ParkedWork, decode_parked
 from infra.work_queue import WorkItem, WorkQueue
@@ -56,6 +57,21 @@ class Timers(Protocol):
     async def schedule(self, key: str, at: datetime, body: bytes) -> None: ...
 
 
+class Turn(Protocol):
+    """The right to look at one aggregate; see infra/gate.py."""
+
+    @property
+    def standing(self) -> Standing: ...
+
+    async def settle(self, standing: Standing) -> None: ...
+
+
+class Turns(Protocol):
+    """Gives that right to one at a time; None while another process has it. See infra/gate.py."""
+
+    def hold(self, reaction: str, aggregate: str, aggregate_id: str, /) -> AbstractAsyncContextManager[Turn | None]: ...
+
+
 class ParkingPlace(Protocol):
     """What the runtime asks of infra/parking.py."""
 
@@ -71,7 +87,7 @@ class Stores:
     """What reactions stand on."""
 
     log: EventLog
-    gate: Gate
+    gate: Turns
     parking: ParkingPlace
     timers: Timers
 
@@ -259,7 +275,7 @@ async def run_reactions(reactor: Reactor, nc: Client) -> None:
             group.create_task(queue.run())
 
 
-async def keep_duty(duty: Duty, reactor: Reactor, gate: Gate) -> None:
+async def keep_duty(duty: Duty, reactor: Reactor, gate: Turns) -> None:
     """Performs a duty every period, in one process at a time, until cancelled; a failed look is soon repeated."""
     failures = 0
     while True:
