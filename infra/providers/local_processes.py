@@ -33,11 +33,20 @@ def start_agent(archive: Path, environment: Mapping[str, str], log: Path) -> Pro
     Raises:
         OSError: it cannot be started.
     """
+    return start_program([sys.executable, str(archive)], environment, log)
+
+
+def start_program(command: Sequence[str], environment: Mapping[str, str], log: Path) -> ProcessIdentity:
+    """Starts a program in a session of its own, with nothing inherited; its output goes to `log`.
+
+    Raises:
+        OSError: it cannot be started.
+    """
     if log.exists() and log.stat().st_size > LOG_ROTATE_BYTES:
         log.replace(log.with_name(log.name + ".1"))
     pid = os.posix_spawn(
-        sys.executable,
-        [sys.executable, str(archive)],
+        command[0],
+        list(command),
         dict(environment),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
