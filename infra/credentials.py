@@ -6,13 +6,17 @@ The surprising rule: whoever takes credentials in cannot read them. The REST API
 handlers' doors have it. A bundle is bound to its organisation and purpose, so no row opens in the place of another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import msgspec
 
 from infra.postgres import Pool
-from infra.vault_tables import vault_connection
+from infra.vault_tables import VaultUnavailableError, vault_connection
 from infra.wrapping import KeyRing, WrappingKeyMissingError, newest_key
+
+MOST_BUNDLES = 10_000
+"""Accounts that a platform's duties go through; each of them asks its provider in turn."""
 
 
 class CredentialStore:
@@ -52,6 +56,24 @@ class CredentialStore:
             query = "SELECT names FROM vault.credentials WHERE organization_id = %s AND purpose = %s"
             row = await (await connection.execute(query, [organization_id, purpose])).fetchone()
         return tuple(row[0]) if row else ()
+
+    async def list_bundles(self) -> Sequence[tuple[str, str]]:
+        """(organization, purpose) of every bundle there is, in order; no values. Raises VaultUnavailableError: too many
+        to be known at once.
+        """
+        async with vault_connection(self._pool, "list accounts") as connection:
+            query = "SELECT organization_id, purpose FROM vault.credentials ORDER BY 1, 2 LIMIT %s"
+            rows = await (await connection.execute(query, [MOST_BUNDLES + 1])).fetchall()
+        if len(rows) > MOST_BUNDLES:
+            raise VaultUnavailableError(f"vault: there are more than {MOST_BUNDLES} bundles of credentials")
+        return [(row[0], row[1]) for row in rows]
+
+    async def set_at(self, organization_id: str, purpose: str) -> datetime | None:
+        """When the bundle was last replaced; None where there is none. It moves with every `set`."""
+        async with vault_connection(self._pool, "date credentials") as connection:
+            query = "SELECT set_at FROM vault.credentials WHERE organization_id = %s AND purpose = %s"
+            row = await (await connection.execute(query, [organization_id, purpose])).fetchone()
+        return row[0] if row else None
 
     async def open(self, organization_id: str, purpose: str) -> Mapping[str, str]:
         """By name; empty where there are none."""

@@ -86,7 +86,7 @@ class LocalCloud:
         self._children: set[int] = set()
         self._keeper_lock: int | None = None
 
-    traits = CloudTraits(creates_idempotently=True, stops_billing_when_off=True)
+    traits = CloudTraits(creates_idempotently=True, reached_by_ssh=False, stops_billing_when_off=True)
     volumes: Volumes | None = None
     ports: Ports | None = None
     offers: Offers | None = None
@@ -159,7 +159,7 @@ class LocalCloud:
         with self._files.locked(server_id):
             record = self._files.find(server_id)
             if record is None:
-                raise CloudRefusedError("PROVIDER_START_FAILED", f"There is no local server {server_id}.")
+                raise CloudRefusedError("PROVIDER_START_FAILED", f"There is no local server {server_id}.", "not_found")
             if record.power != "on":
                 record = replace(record, power="on")
                 self._files.write(record)
@@ -169,7 +169,7 @@ class LocalCloud:
         with self._files.locked(server_id):
             record = self._files.find(server_id)
             if record is None:
-                raise CloudRefusedError("PROVIDER_STOP_FAILED", f"There is no local server {server_id}.")
+                raise CloudRefusedError("PROVIDER_STOP_FAILED", f"There is no local server {server_id}.", "not_found")
             if record.power != "off":
                 self._files.write(replace(record, power="off"))
             self._end(server_id)
@@ -178,7 +178,9 @@ class LocalCloud:
         with self._files.locked(server_id):
             record = self._files.find(server_id)
             if record is None:
-                raise CloudRefusedError("PROVIDER_REINSTALL_FAILED", f"There is no local server {server_id}.")
+                raise CloudRefusedError(
+                    "PROVIDER_REINSTALL_FAILED", f"There is no local server {server_id}.", "not_found"
+                )
             self._end(server_id)
             self._files.renew(server_id, archive=self._agent_archive)
             self._lives.pop(server_id, None)
@@ -271,6 +273,7 @@ class LocalCloud:
             **record.environment,
             "WORKER_AUTH_TOKEN_FILE": str(folder.token),
             "WORKER_STATE_DIR": str(folder.state),
+            "WORKER_POWER_OFF_FILE": str(folder.powered_off),
             "WORKER_BIND_IP": record.address,
             "WORKER_ADVERTISE_IP": record.address,
             "WORKER_HEALTH_PORT": str(record.agent_port),

@@ -1,6 +1,7 @@
 """The files of the local provider: one folder is one server.
 
     <root>/local-<hash>/     server.json  process.json  bootstrap_token  agent.pyz  agent.log  state/  home/
+                             powered_off: its agent's own word that the machine went off
     <root>/locks/            one lock file a server; the kernel frees a lock when its process dies
     <root>/deleted/          the newest KEPT_DELETED folders of deleted servers, for whoever asks why
 
@@ -21,6 +22,7 @@ from typing import Literal
 from uuid import uuid4
 
 import msgspec
+from msgspec.structs import replace
 
 from handlers.cloud_ports import CloudUnavailableError
 
@@ -72,6 +74,7 @@ class ServerFolder:
         self.log = self.path / "agent.log"
         self.state = self.path / "state"
         self.home = self.path / "home"
+        self.powered_off = self.path / "powered_off"
 
 
 def server_id_of(name: str) -> str:
@@ -98,7 +101,8 @@ class LocalFiles:
         try:
             if not folder.path.exists():
                 return None
-            return msgspec.json.decode(folder.record.read_bytes(), type=ServerRecord)
+            record = msgspec.json.decode(folder.record.read_bytes(), type=ServerRecord)
+            return replace(record, power="off") if folder.powered_off.exists() else record
         except FileNotFoundError:
             if not folder.path.exists():  # deleted between the two looks
                 return None
@@ -136,8 +140,11 @@ class LocalFiles:
             draft.path.rename(self.folder(record.provider_instance_id).path)
 
     def write(self, record: ServerRecord) -> None:
+        folder = self.folder(record.provider_instance_id)
         with _translated(f"write {record.name}"):
-            write_private(self.folder(record.provider_instance_id).record, msgspec.json.encode(record))
+            write_private(folder.record, msgspec.json.encode(record))
+            if record.power == "on":
+                folder.powered_off.unlink(missing_ok=True)
 
     def renew(self, server_id: str, *, archive: Path) -> None:
         """Empties what the agent wrote and gives it today's program; the agent must have ended."""
@@ -147,6 +154,7 @@ class LocalFiles:
                 shutil.rmtree(path, ignore_errors=True)
                 path.mkdir(mode=PRIVATE_FOLDER)
             shutil.copyfile(archive, folder.archive)
+            folder.powered_off.unlink(missing_ok=True)
 
     def remove(self, server_id: str) -> None:
         """Moves the folder out of sight; without its secret."""
@@ -192,7 +200,7 @@ class LocalFiles:
         """A file descriptor that holds the lock until it is closed, by us or by our death; None when another has it."""
         with _translated(f"lock {name}"):
             folder = self.root / "locks"
-            folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+            folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)  # never the root: one that is lost must not look empty
             lock = os.open(folder / f"{name}.lock", os.O_CREAT | os.O_RDWR, PRIVATE_FILE)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""`just conformance`: the `eventsourcing` library's own test cases on our persistence module, on one node and on three.
+"""`just conformance-events`: the `eventsourcing` library's own test cases on our persistence module, on one node and on three.
 
 Then its recorders in memory as the oracle of ours: random operations, equal answers. Prints a line for each case, and
 on the last line one JSON object. Exit code 1 when anything failed.
@@ -27,7 +27,7 @@ STEPS_AN_EXAMPLE = 40
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="just conformance", description=__doc__)
+    parser = argparse.ArgumentParser(prog="just conformance-events", description=__doc__)
     parser.add_argument("--examples", type=int, default=EXAMPLES, help="histories that the oracle judges, per place")
     examples: int = parser.parse_args().examples
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

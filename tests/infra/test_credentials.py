@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidTag
 
 from infra.credentials import CredentialStore
 from infra.master_key import MasterKey
-from infra.vault_tables import create_vault, vault_pool
+from infra.vault_tables import VaultUnavailableError, create_vault, vault_pool
 from infra.wrapping import KeyRing
 
 SECRETS = {"secret_key": "hush-hush", "project_id": "p-1"}
@@ -64,3 +64,32 @@ async def test_no_value_is_stored_in_the_clear(store: CredentialStore, postgres_
     assert "secret_key" in rows[0][0]
     assert b"hush".hex() not in rows[0][0]
     assert "hush" not in rows[0][0]
+
+
+async def test_the_moment_of_a_bundle_moves_whenever_it_is_set(store: CredentialStore) -> None:
+    assert await store.set_at("acme", "scaleway") is None
+    moments = []
+    for _ in range(3):
+        await store.set("acme", "scaleway", SECRETS)
+        moments.append(await store.set_at("acme", "scaleway"))
+    assert len(set(moments)) == 3
+    await store.remove("acme", "scaleway")
+    assert await store.set_at("acme", "scaleway") is None
+
+
+async def test_every_bundle_is_listed_and_no_value(store: CredentialStore) -> None:
+    await store.set("globex", "aws", SECRETS)
+    await store.set("acme", "scaleway", SECRETS)
+    await store.set("acme", "aws", SECRETS)
+    assert await store.list_bundles() == [("acme", "aws"), ("acme", "scaleway"), ("globex", "aws")]
+
+
+async def test_bundles_beyond_the_bound_are_unknown_rather_than_forgotten(
+    store: CredentialStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.credentials.MOST_BUNDLES", 1)
+    await store.set("acme", "scaleway", SECRETS)
+    assert len(await store.list_bundles()) == 1
+    await store.set("globex", "scaleway", SECRETS)
+    with pytest.raises(VaultUnavailableError):
+        await store.list_bundles()

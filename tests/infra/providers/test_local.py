@@ -139,6 +139,51 @@ async def test_the_real_agent_answers_at_its_servers_address(tmp_path: Path) -> 
     assert not answers()
 
 
+async def test_a_machine_whose_agent_switched_it_off_stays_off_until_it_is_started(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
+    folder = await started(cloud, tmp_path)
+    environment = dict(line.split("=", 1) for line in (folder.state / "environment").read_text().splitlines())
+    assert environment["WORKER_POWER_OFF_FILE"] == str(folder.powered_off)
+    await asyncio.to_thread(folder.powered_off.touch)
+    os.kill(starts(folder)[0], signal.SIGKILL)
+    await until(lambda: not runs(starts(folder)[0]), "it ended")
+    for _ in range(20):
+        await cloud.keep_running()
+    assert len(starts(folder)) == 1
+    [server] = await cloud.list_servers()
+    assert (server.running, server.ip_address) == (False, "")
+    await cloud.start_server(server.provider_instance_id)
+    await until(lambda: len(starts(folder)) == 2, "it was switched on")
+    [server] = await cloud.list_servers()
+    assert server.running
+    os.kill(starts(folder)[1], signal.SIGKILL)
+    await until(lambda: len(starts(folder)) == 3, "and is kept running again", meanwhile=cloud)
+
+
+async def test_reinstalling_switches_a_machine_on_again(cloud: LocalCloud, tmp_path: Path) -> None:
+    folder = await started(cloud, tmp_path)
+    folder.powered_off.touch()
+    await cloud.reinstall_server(folder.path.name)
+    [server] = await cloud.list_servers()
+    assert server.running
+
+
+async def test_a_real_agent_that_is_cut_off_switches_its_local_machine_off(tmp_path: Path) -> None:
+    build_zipapp(tmp_path / "agent.pyz")
+    cloud = LocalCloud(tmp_path / "servers", agent_archive=tmp_path / "agent.pyz")
+    told = {"CONTROL_PLANE_URL": "http://127.0.0.1:9", "MODEL_ID": "mock-echo-model", "WORKER_DEAD_MAN_S": "1.5"}
+    server = await cloud.create_server(wanted(**told))
+    await cloud.start_server(server.provider_instance_id)
+    folder = folder_of(server, tmp_path)
+    await until(folder.powered_off.exists, "it switched off", meanwhile=cloud)
+    found = await cloud.find_server(name=server.name)
+    assert isinstance(found, Present)
+    assert not found.server.running
+    await cloud.delete_server(server.provider_instance_id)
+    cloud.close()
+
+
 async def test_a_dead_agent_is_started_again(cloud: LocalCloud, tmp_path: Path) -> None:
     folder = await started(cloud, tmp_path)
     os.kill(starts(folder)[0], signal.SIGKILL)
