@@ -4,13 +4,16 @@ import msgspec
 
 from domain.activation import Flag
 from domain.ids import DeploymentId, WorkerId
+from domain.place import Place
 
 DRAIN_DEADLINE_S = 300
 """Running answers get this long to finish when the caller names no other bound."""
+GONE_CONFIRMATION_S = 2
+"""Two sightings of an absent server lie at least this far apart."""
 
 
 class RequestInstance(msgspec.Struct, frozen=True, kw_only=True):
-    """`activated`: the flags that it begins with; nothing is rented before both are set."""
+    """What is wanted; see InstanceRequested. `activated`: nothing is rented before both flags are set."""
 
     deployment_id: DeploymentId
     ordinal: int
@@ -24,6 +27,9 @@ class RequestInstance(msgspec.Struct, frozen=True, kw_only=True):
     price_eur_micros_per_hour: int
     startup_timeout_s: int
     activated: tuple[Flag, ...]
+    alternatives: tuple[Place, ...] = ()
+    disk_gb: int = 0
+    context_tokens: int = 0
 
 
 class ActivateInstance(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +41,8 @@ class DeactivateInstance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IntendServerCreate(msgspec.Struct, frozen=True, kw_only=True):
+    """Which place is next is the instance's own knowledge."""
+
     server_name: str
 
 
@@ -43,6 +51,8 @@ class RecordServerCreated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordServerCreateFailed(msgspec.Struct, frozen=True, kw_only=True):
+    """The attempt has no server: refused, or (CREATE_ABANDONED) certainly not found when any answer had to be there."""
+
     code: str
     message: str
 
@@ -55,9 +65,21 @@ class RecordVolume(msgspec.Struct, frozen=True, kw_only=True):
     delete_on_terminate: bool
 
 
+class RecordVolumes(msgspec.Struct, frozen=True, kw_only=True):
+    """All the volumes that the server has now."""
+
+    volumes: tuple[RecordVolume, ...]
+
+
 class RecordVolumeResized(msgspec.Struct, frozen=True, kw_only=True):
     provider_volume_id: str
     size_gb: int
+
+
+class RecordVolumeResizeFailed(msgspec.Struct, frozen=True, kw_only=True):
+    provider_volume_id: str
+    code: str
+    message: str
 
 
 class RecordVolumeDeleted(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,9 +91,25 @@ class RecordServerStarted(msgspec.Struct, frozen=True):
 
 
 class RecordServerStartFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """Refused power-on: the server is cleaned up, with SPEC 2.2's deletion reason."""
+    """Refused power-on, or an attempt that took too long: the server is cleaned up. Out of stock, with another place
+    left, the instance goes on there; else it ends, with SPEC 2.2's deletion reason.
+    """
 
     code: str
+    message: str
+
+
+class RequestReplacement(msgspec.Struct, frozen=True, kw_only=True):
+    """A lost or failed server shall make room for another."""
+
+    reason: str
+
+
+class RecordProviderTrouble(msgspec.Struct, frozen=True, kw_only=True):
+    """See ProviderCallFailed. Said again before anything else happened, it is no news."""
+
+    call: str
+    kind: str
     message: str
 
 
@@ -91,6 +129,11 @@ class RecordBootstrapPhase(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
 
 
+class RecordBootstrapFailed(msgspec.Struct, frozen=True, kw_only=True):
+    phase: str
+    message: str
+
+
 class RegisterWorker(msgspec.Struct, frozen=True, kw_only=True):
     worker_id: WorkerId
     token_sha256: str
@@ -101,12 +144,20 @@ class RegisterWorker(msgspec.Struct, frozen=True, kw_only=True):
     agent_sha256: str
 
 
+class RotateWorkerToken(msgspec.Struct, frozen=True, kw_only=True):
+    """Offers the worker a new token; only its hash and its beginning are kept."""
+
+    token_sha256: str
+    token_prefix: str
+
+
 class ObserveWorker(msgspec.Struct, frozen=True, kw_only=True):
     """One heartbeat, as far as it may change the instance's state.
 
     Attributes:
         endpoints, context_tokens: what the engine says of itself; see ModelLoaded.
         expected_agent_sha256: empty where no particular agent build is demanded.
+        token_sha256: of the token that it came with; using an offered one makes it the only one.
     """
 
     status: str
@@ -118,6 +169,7 @@ class ObserveWorker(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[str, ...] = ()
     context_tokens: int = 0
     expected_agent_sha256: str = ""
+    token_sha256: str = ""
 
 
 class RecordWorkerLost(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,8 +194,17 @@ class RequestTermination(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class RecordServerGone(msgspec.Struct, frozen=True):
-    """A complete, trusted answer of the provider did not contain the server."""
+class RecordServerGone(msgspec.Struct, frozen=True, kw_only=True):
+    """A complete, trusted answer of the provider did not contain the server.
+
+    `confirm_after_s`: how far apart two sightings must lie; the provider's listing lag, where it is the longer.
+    """
+
+    confirm_after_s: float = GONE_CONFIRMATION_S
+
+
+class RecordOverdue(msgspec.Struct, frozen=True):
+    """Ending has taken OVERDUE_S."""
 
 
 class ArchiveInstance(msgspec.Struct, frozen=True):
@@ -158,30 +219,45 @@ class RecordServerReinstalled(msgspec.Struct, frozen=True):
     pass
 
 
-InstanceCommand = (
-    RequestInstance
-    | ActivateInstance
-    | DeactivateInstance
-    | IntendServerCreate
+ServerCommand = (
+    IntendServerCreate
     | RecordServerCreated
     | RecordServerCreateFailed
     | RecordVolume
+    | RecordVolumes
     | RecordVolumeResized
+    | RecordVolumeResizeFailed
     | RecordVolumeDeleted
     | RecordServerStarted
     | RecordServerStartFailed
     | RecordAddress
     | RecordPortsOpened
-    | RecordSshReached
+    | RequestReplacement
+    | RecordProviderTrouble
+    | RecordServerGone
+)
+"""About the server; decided in instance_server.py."""
+WorkerCommand = (
+    RecordSshReached
     | RecordBootstrapPhase
+    | RecordBootstrapFailed
     | RegisterWorker
+    | RotateWorkerToken
     | ObserveWorker
     | RecordWorkerLost
     | FailStartup
+)
+"""About what runs on it; decided in instance_worker.py."""
+WishCommand = (
+    RequestInstance
+    | ActivateInstance
+    | DeactivateInstance
     | StopInstance
     | RequestTermination
-    | RecordServerGone
+    | RecordOverdue
     | ArchiveInstance
     | RequestReinstall
     | RecordServerReinstalled
 )
+"""About the instance itself; decided in instance.py."""
+InstanceCommand = ServerCommand | WorkerCommand | WishCommand

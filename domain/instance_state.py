@@ -1,56 +1,22 @@
-"""An instance's state, and how each event changes it. Its laws are in instance.py.
+"""An instance's state. How each event changes it stands in instance_evolve.py, its laws in instance.py.
 
-    provisioning ──> booting ──> installing ──> starting ──> ready <──> unavailable
-         │              └───────────┴─────────────┴── startup_failed      │
+    provisioning ──> booting ──> installing ──> starting ──> ready <──> unavailable ──> provisioning (replaced)
+         │              └───────────┴─────────────┴── startup_failed
          └──> provisioning_failed                       ready ──> draining ──> terminating ──> terminated ──> archived
 
-Progress is a fold over milestones: it only grows within one attempt, and a reinstall begins anew.
+One instance may use up several servers, one after another: each is an attempt, with a name, a place and a deadline of
+its own. The surprising rule: `discarding` means that the attempt's server has to be seen gone before the next begins.
 """
 
 from datetime import datetime
-from typing import Literal, assert_never
+from typing import Literal
 
 import msgspec
-from msgspec.structs import replace
 
-from domain.activation import Activation, activation_with, with_flag
+from domain.activation import Activation
 from domain.ids import WorkerId
-from domain.instance_events import (
-    AddressAssigned,
-    BootstrapPhaseDone,
-    DrainStarted,
-    EngineAnswered,
-    EngineWarmedUp,
-    InstanceActivated,
-    InstanceArchived,
-    InstanceBooted,
-    InstanceDeactivated,
-    InstanceEvent,
-    InstanceReady,
-    InstanceRequested,
-    InstanceStartupFailed,
-    InstanceTerminated,
-    ModelLoaded,
-    PortsOpened,
-    ReinstallRequested,
-    ServerCreated,
-    ServerCreateFailed,
-    ServerCreateIntended,
-    ServerReinstalled,
-    ServerSeenGone,
-    ServerStarted,
-    ServerStartFailed,
-    SshReached,
-    StartupResumed,
-    TerminationRequested,
-    VolumeDeleted,
-    VolumeDiscovered,
-    VolumeResized,
-    WorkerDrained,
-    WorkerLost,
-    WorkerRegistered,
-    WorkerTokenConfirmed,
-)
+from domain.instance_events import InstanceRequested, VolumeDiscovered
+from domain.place import Place
 
 Status = Literal[
     "requested",
@@ -73,28 +39,62 @@ Status = Literal[
 ENDED: frozenset[Status] = frozenset({"terminated", "archived"})
 COMING_UP: frozenset[Status] = frozenset({"booting", "installing", "starting", "unavailable"})
 """States from which good health leads to ready (SPEC 2.2)."""
+NO_ROOM = frozenset({"PROVIDER_OUT_OF_STOCK", "PROVIDER_QUOTA_EXCEEDED"})
+"""Refusals that another place may not share."""
+CREATE_UNANSWERED = "PROVIDER_CREATE_UNANSWERED"
+"""A create got no answer and its server was not found when it had to be there: the attempt is abandoned."""
+RATE_LIMITED = "PROVIDER_RATE_LIMITED"
+"""A create was turned away at the door: the attempt has no server, and the next one may."""
+TRIES_IN_ONE_PLACE = {CREATE_UNANSWERED: 3, RATE_LIMITED: 20}
+"""Attempts in a row that end so, until the next place is tried: an abandoned one may leave a server for the sweep."""
+START_TIMEOUT = "PROVIDER_START_TIMEOUT"
+PROVIDER_DELETED = "provider_deleted"
+"""Why an instance ends whose server was deleted by somebody else."""
+VOLUMES_PENDING = "VOLUMES_DELETE_PENDING"
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
-    """State of one instance; see the events for the fields' meaning. Times are the envelopes' (UTC)."""
+    """State of one instance; see the events for the fields' meaning. Times are the envelopes' (UTC).
+
+    Attributes:
+        choice: the place of this attempt; `next_choice` that of the next one. 0 is the one requested.
+        abandoned: attempts in a row in one place that nobody answered, or that were turned away.
+        discarding: this attempt's server has to go, the instance goes on.
+        replacements: servers given up since it was last ready.
+        server_gone: seen gone twice.
+        trouble: "<call>/<kind>" of the provider's last failure, until something else happens.
+        next_token_sha256: of a token that its worker was offered and has not used yet.
+    """
 
     status: Status = "requested"
     request: InstanceRequested | None = None
     activation: Activation = Activation()
     milestone_percent: int = 0
     attempt: int = 0
+    choice: int = 0
+    next_choice: int = 0
+    abandoned: int = 0
+    replacements: int = 0
     create_intended: bool = False
     create_failed: bool = False
+    intended_at: datetime | None = None
+    discarding: bool = False
+    trouble: str = ""
     server_name: str = ""
     provider_instance_id: str = ""
     server_started: bool = False
     volumes: dict[str, VolumeDiscovered] = {}
+    volumes_listed: bool = False
+    resize_failed: bool = False
     ip_address: str = ""
     ports_open: bool = False
+    ssh_reached_at: datetime | None = None
     bootstrap_phase: str = ""
+    bootstrap_failed_at: datetime | None = None
     worker_id: WorkerId | None = None
     token_sha256: str = ""
     token_confirmed: bool = False
+    next_token_sha256: str = ""
     engine_url: str = ""
     agent_url: str = ""
     agent_version: str = ""
@@ -106,12 +106,16 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     warmed_up: bool = False
     reinstall_wanted: bool = False
     boot_clock_started_at: datetime | None = None
+    failed_at: datetime | None = None
     drain_started_at: datetime | None = None
     drain_deadline_s: int = 0
     drain_reason: str = ""
     drained: bool = False
     gone_sightings: int = 0
     seen_gone_at: datetime | None = None
+    server_gone: bool = False
+    terminating_at: datetime | None = None
+    overdue: bool = False
     termination_reason: str = ""
     error_code: str = ""
     error_message: str = ""
@@ -123,164 +127,50 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         return 0 if self.status in hidden else self.milestone_percent
 
     @property
+    def place(self) -> Place | None:
+        """Where this attempt is, or the last one was; None before the request."""
+        return self.place_of(self.choice)
+
+    def place_of(self, choice: int) -> Place | None:
+        """None before the request; 0 is where it says, n its n-th alternative."""
+        request = self.request
+        if request is None or choice > len(request.alternatives):
+            return None
+        if choice > 0:
+            return request.alternatives[choice - 1]
+        return Place(
+            zone=request.zone,
+            instance_type=request.instance_type,
+            gpu_count=request.gpu_count,
+            vram_per_gpu_gb=request.vram_per_gpu_gb,
+            price_eur_micros_per_hour=request.price_eur_micros_per_hour,
+        )
+
+    @property
+    def has_place_left(self) -> bool:
+        return self.request is not None and self.choice < len(self.request.alternatives)
+
+    @property
     def volumes_to_delete(self) -> tuple[str, ...]:
         return tuple(known for known, volume in self.volumes.items() if volume.delete_on_terminate)
 
     @property
+    def boot_volume(self) -> VolumeDiscovered | None:
+        return next((volume for volume in self.volumes.values() if volume.is_boot), None)
+
+    @property
     def may_own_a_server(self) -> bool:
-        """True from the first create intent until the server was seen gone: money may be at stake."""
+        """True from an attempt's create intent until its server was seen gone: money may be at stake."""
         return self.create_intended and self.status not in ENDED
 
+    def goes_on_after_create(self, code: str) -> bool:
+        """Whether an attempt whose create failed with this code is followed by another."""
+        return self.tries_here_again(code) or (self.has_place_left and code in {*NO_ROOM, *TRIES_IN_ONE_PLACE})
 
-def _milestone(state: Instance, percent: int) -> Instance:
-    return replace(state, milestone_percent=max(state.milestone_percent, percent))
+    def tries_here_again(self, code: str) -> bool:
+        """Whether the attempt that follows is in the same place."""
+        return self.create_intended and self.abandoned + 1 < TRIES_IN_ONE_PLACE.get(code, 0)
 
-
-def evolve(state: Instance, event: InstanceEvent, at: datetime) -> Instance:
-    match event:
-        case InstanceRequested():
-            return Instance(
-                status="provisioning",
-                request=event,
-                activation=activation_with(event.activated),
-                milestone_percent=5,
-                boot_clock_started_at=at,
-            )
-        case InstanceActivated():
-            return replace(state, activation=with_flag(state.activation, event.flag, value=True))
-        case InstanceDeactivated():
-            return replace(state, activation=with_flag(state.activation, event.flag, value=False))
-        case ServerCreateIntended():
-            return replace(
-                state, create_intended=True, create_failed=False, attempt=event.attempt, server_name=event.server_name
-            )
-        case ServerCreated():
-            return _milestone(replace(state, provider_instance_id=event.provider_instance_id), 20)
-        case ServerCreateFailed():
-            return replace(_failed(state, "provisioning_failed", event.code, event.message), create_failed=True)
-        case VolumeDiscovered():
-            return replace(state, volumes={**state.volumes, event.provider_volume_id: event})
-        case VolumeResized():
-            return _milestone(replace(state, volumes=_resized(state.volumes, event)), 25)
-        case VolumeDeleted():
-            left = {known: volume for known, volume in state.volumes.items() if known != event.provider_volume_id}
-            return replace(state, volumes=left)
-        case ServerStarted():
-            return _milestone(replace(state, server_started=True), 30)
-        case ServerStartFailed():
-            return replace(state, error_code=event.code, error_message=event.message)
-        case AddressAssigned():
-            return _milestone(replace(state, ip_address=event.ip_address), 40)
-        case PortsOpened():
-            return _milestone(replace(state, ports_open=True), 45)
-        case InstanceBooted():
-            return replace(state, status="booting", boot_clock_started_at=at)
-        case SshReached():
-            return _milestone(replace(state, status="installing"), 50)
-        case BootstrapPhaseDone():
-            return _bootstrapped(state, event.phase)
-        case WorkerRegistered():
-            return _registered(state, event)
-        case WorkerTokenConfirmed():
-            return replace(state, token_confirmed=True)
-        case EngineAnswered():
-            return _milestone(replace(state, engine_answered=True), 70)
-        case ModelLoaded():
-            loaded = replace(state, model_loaded=True, endpoints=event.endpoints, context_tokens=event.context_tokens)
-            return _milestone(loaded, 80)
-        case EngineWarmedUp():
-            return _milestone(replace(state, warmed_up=True), 95)
-        case InstanceReady():
-            return _milestone(replace(state, status="ready", error_code="", error_message=""), 100)
-        case InstanceStartupFailed():
-            return _failed(state, "startup_failed", event.code, event.message)
-        case StartupResumed():
-            return replace(state, status="booting", error_code="", error_message="", boot_clock_started_at=at)
-        case WorkerLost():
-            return _lost(state, at)
-        case DrainStarted():
-            return replace(
-                state,
-                status="draining",
-                drain_started_at=at,
-                drain_deadline_s=event.deadline_s,
-                drain_reason=event.reason,
-            )
-        case WorkerDrained():
-            return replace(state, drained=True)
-        case TerminationRequested():
-            return replace(state, status="terminating", termination_reason=event.reason)
-        case ServerSeenGone():
-            return replace(state, gone_sightings=state.gone_sightings + 1, seen_gone_at=at)
-        case InstanceTerminated():
-            return replace(state, status="terminated", termination_reason=event.reason)
-        case InstanceArchived():
-            return replace(state, status="archived")
-        case ReinstallRequested():
-            return _reinstalling(state, at)
-        case ServerReinstalled():
-            return replace(state, reinstall_wanted=False)
-        case _:
-            assert_never(event)
-
-
-def _resized(volumes: dict[str, VolumeDiscovered], event: VolumeResized) -> dict[str, VolumeDiscovered]:
-    known = volumes.get(event.provider_volume_id)
-    return {**volumes, event.provider_volume_id: replace(known, size_gb=event.size_gb)} if known else volumes
-
-
-def _bootstrapped(state: Instance, phase: str) -> Instance:
-    if phase == "done":
-        return _milestone(replace(state, bootstrap_phase=phase, status="starting"), 60)
-    return _milestone(replace(state, bootstrap_phase=phase), 55)
-
-
-def _lost(state: Instance, at: datetime) -> Instance:
-    """A lost worker gets as long to come back as it had to start."""
-    return replace(state, status="unavailable", error_code="WAITING_FOR_WORKER_HEARTBEAT", boot_clock_started_at=at)
-
-
-def _failed(state: Instance, status: Status, code: str, message: str) -> Instance:
-    return replace(state, status=status, error_code=code, error_message=message, reinstall_wanted=False)
-
-
-def _registered(state: Instance, event: WorkerRegistered) -> Instance:
-    return _milestone(
-        replace(
-            state,
-            status="starting" if state.status in {"booting", "installing"} else state.status,
-            worker_id=event.worker_id,
-            token_sha256=event.token_sha256,
-            token_confirmed=False,
-            engine_url=event.engine_url,
-            agent_url=event.agent_url,
-            agent_version=event.agent_version,
-            agent_sha256=event.agent_sha256,
-        ),
-        60,
-    )
-
-
-def _reinstalling(state: Instance, at: datetime) -> Instance:
-    """The server stays; everything on it begins anew, so the worker must prove itself again."""
-    return replace(
-        state,
-        status="booting",
-        milestone_percent=45,
-        bootstrap_phase="",
-        worker_id=None,
-        token_sha256="",
-        token_confirmed=False,
-        engine_answered=False,
-        model_loaded=False,
-        endpoints=(),
-        context_tokens=0,
-        warmed_up=False,
-        drained=False,
-        drain_started_at=None,
-        gone_sightings=0,
-        reinstall_wanted=True,
-        error_code="",
-        error_message="",
-        boot_clock_started_at=at,
-    )
+    def goes_on_after_start(self, code: str) -> bool:
+        """Whether an attempt whose server did not start is followed by one in the next place."""
+        return self.has_place_left and code in {*NO_ROOM, START_TIMEOUT}

@@ -47,12 +47,14 @@ def _port(key: str, default: int, words: str) -> SettingDefinition:
 
 
 _SERVER, _WORKER = "Seconds a plain server may take to start.", "Seconds a worker may take until its model is ready."
+_DEAD_MAN = "Seconds without our API after which a worker drains and powers its machine off; 0: never; at least 60."
 DEFINITIONS: Mapping[str, SettingDefinition] = {
     one.key: one
     for one in (
         _seconds("WORKER_INSTANCE_STARTUP_TIMEOUT_S", "provider", 30, 3600, _WORKER),
         _seconds("INSTANCE_STARTUP_TIMEOUT_S", "provider", 30, 300, _SERVER),
         _seconds("WORKER_SSH_BOOTSTRAP_TIMEOUT_S", "provider", 60, 900, "Seconds the installation by SSH may take."),
+        _seconds("WORKER_DEAD_MAN_S", "provider", 0, 0, _DEAD_MAN),
         _port("WORKER_HEALTH_PORT", 8080, "Port of the agent on a worker."),
         _port("WORKER_VLLM_PORT", 8000, "Port of the engine on a worker."),
         SettingDefinition(
@@ -70,6 +72,13 @@ DEFINITIONS: Mapping[str, SettingDefinition] = {
             kind="bool",
             default=True,
             description="Whether the worker's ports are opened to the gateway.",
+        ),
+        SettingDefinition(
+            key="WORKER_TUNNEL",
+            scope="provider",
+            kind="bool",
+            default=False,
+            description="Whether workers are reached through tunnels that they open themselves: hosts behind NAT.",
         ),
         SettingDefinition(
             key="WORKER_VLLM_MODE",

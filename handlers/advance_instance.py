@@ -1,226 +1,185 @@
-"""Drives one instance: asks the domain for the next step, does it through the Cloud, records what came of it.
+"""Drives one instance: asks the domain for the next step, does it through a port, records what came of it.
 
     any event, a timer, the sweep ──> load ──> next_step ──> do it ──> record ──> load ... until Wait
 
-It acts on the loaded truth, never on the event that woke it, so a doubled, late or lost waking changes nothing. A
-server is created only after its intent is on record, and only when a look by its fixed name has certainly not found it.
+It acts on the loaded truth, never on the event that woke it, so a doubled, late or lost waking changes nothing. The
+steps at a provider, and why an intent never gets two servers, are in instance_steps_in_cloud.py. The surprising rule:
+a provider that is not certain is asked again for as long as it takes; only the domain's deadlines end an attempt.
 """
 
 from typing import assert_never
 
 from msgspec.structs import replace
 
-from domain.ids import InstanceId, OrganizationId
 from domain.instance import INSTANCE
 from domain.instance_commands import (
     FailStartup,
     InstanceCommand,
     IntendServerCreate,
-    RecordAddress,
-    RecordServerCreated,
+    RecordOverdue,
+    RecordProviderTrouble,
     RecordServerCreateFailed,
-    RecordServerGone,
-    RecordServerReinstalled,
-    RecordServerStarted,
     RecordServerStartFailed,
+    RequestReplacement,
     RequestTermination,
 )
-from domain.instance_events import InstanceRequested
-from domain.instance_state import Instance
+from domain.instance_state import COMING_UP, START_TIMEOUT, Instance
 from domain.instance_steps import (
     GONE_RECHECK_S,
-    CreateServer,
-    DeleteServer,
-    FindAddress,
+    Abilities,
+    CloudStep,
+    DomainStep,
+    GiveUpAttempt,
     GiveUpStartup,
+    InstallBySsh,
+    MarkOverdue,
     RecordIntent,
-    ReinstallServer,
-    StartServer,
+    ReplaceServer,
     Step,
     Terminate,
     Wait,
+    deadline_of,
     next_step,
 )
 from domain.message import Context
-from handlers.cloud_ports import Absent, Cloud, CloudRefusedError, Present, ServerRequest, Unknown
+from handlers.cloud_ports import Cloud
+from handlers.install_by_ssh import install_by_ssh
+from handlers.instance_look import Look, ProviderTroubleError, look_for_server
+from handlers.instance_steps_in_cloud import Finding, take_in_cloud
 from handlers.outcome import Done, Outcome, Park, RetryAfter, pause_s
 from handlers.ports import Doors, Trigger
-from handlers.server_tags import Owner, server_name, tags_of
-
-CloudStep = CreateServer | StartServer | FindAddress | ReinstallServer | DeleteServer
+from handlers.server_tags import server_name
 
 NAME = "advance_instance"
 ACTOR = "system:handlers"
 MAX_STEPS = 32
-"""Steps in one waking; the whole life of an instance has fewer than ten."""
-ADDRESS_PAUSES_S = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 89.0, 144.0)
-"""Between two looks for an address: SPEC 2.5's list, with quicker looks first for providers that have it at once."""
-MEGABYTES_PER_GB = 1024
+"""Steps in one waking; a life without trouble has fewer than twenty."""
+MAX_RETRY_AFTER_S = 600.0
+"""A provider that asks for a longer pause is asked again all the same."""
+NO_ACCOUNT_PAUSE_S = 60.0
+"""Between two looks whether credentials have come back."""
 
 
 async def advance_instance(trigger: Trigger, doors: Doors) -> Outcome:
     context = Context(actor=ACTOR, correlation=trigger.correlation, cause=trigger.cause)
+    cloud: Cloud | None = None
+    intended_now = False
     for _ in range(MAX_STEPS):
         loaded = await doors.load(INSTANCE, trigger.organization, trigger.id)
-        step = next_step(loaded.state, doors.clock())
+        look = Look(state=loaded.state, trigger=trigger, doors=doors, intended_now=intended_now)
+        if cloud is None and _asks_its_provider(loaded.state):
+            cloud = await doors.clouds.of(look.organization, look.request.provider)
+        step = next_step(loaded.state, look.now, abilities_of(cloud))
         if isinstance(step, Wait):
             return Done(version=loaded.version, again_at=step.until)
-        finding = await _do(step, loaded.state, trigger, doors)
+        try:
+            finding = await _take(step, look, cloud)
+        except ProviderTroubleError as trouble:
+            return await _put_off(trouble, look, context)
         if isinstance(finding, Park):
             return finding
         if isinstance(finding, RetryAfter):
-            return RetryAfter(finding.seconds, finding.reason, loaded.version)
+            return RetryAfter(_until_deadline(finding.seconds, look), finding.reason, loaded.version)
         receipt = await doors.dispatch(INSTANCE, trigger.organization, trigger.id, finding, context)
-        if not receipt.events:
+        if not receipt.events and receipt.version == loaded.version:
             return RetryAfter(GONE_RECHECK_S, f"{type(finding).__name__} changed nothing yet", receipt.version)
-        context = replace(context, cause=receipt.event_ids[-1])
+        if receipt.events:
+            context = replace(context, cause=receipt.event_ids[-1])
+        intended_now = isinstance(finding, IntendServerCreate) and bool(receipt.events)
     return RetryAfter(pause_s(trigger.attempt), f"not at rest after {MAX_STEPS} steps")
 
 
-async def _do(step: Step, state: Instance, trigger: Trigger, doors: Doors) -> InstanceCommand | RetryAfter | Park:
-    """Takes one step; what was found, as the command that records it."""
-    match step:
-        case RecordIntent():
-            return await _intend(state, trigger, doors)
-        case GiveUpStartup():
-            return FailStartup(code="STARTUP_TIMEOUT", message=f"The worker was not ready within {step.after_s} s.")
-        case Terminate():
-            return RequestTermination(reason=step.reason)
-        case CreateServer() | StartServer() | FindAddress() | ReinstallServer() | DeleteServer():
-            return await _do_in_cloud(step, state, trigger, doors)
-        case Wait():
-            raise AssertionError("waiting is no deed")
-        case _:
-            assert_never(step)
-
-
-async def _intend(state: Instance, trigger: Trigger, doors: Doors) -> InstanceCommand:
-    provider = _provider(state)
-    if await doors.clouds.of(trigger.organization, provider) is None:
-        message = f"No adapter is configured for provider {provider}."
-        return RecordServerCreateFailed(code="MISSING_PROVIDER_CREDENTIALS", message=message)
-    return IntendServerCreate(server_name=server_name(trigger.id, state.attempt + 1))
-
-
-async def _do_in_cloud(
-    step: CloudStep, state: Instance, trigger: Trigger, doors: Doors
-) -> InstanceCommand | RetryAfter | Park:
-    cloud = await doors.clouds.of(trigger.organization, _provider(state))
-    if cloud is None:  # a server may exist there: this must not be forgotten
-        return Park(f"No adapter is configured for provider {_provider(state)}.")
-    match step:
-        case CreateServer():
-            return await _create(state, trigger, doors, cloud)
-        case StartServer():
-            return await _start(step, cloud)
-        case FindAddress():
-            return await _find_address(step, trigger.attempt, cloud)
-        case ReinstallServer():
-            return await _reinstall(step, cloud)
-        case DeleteServer():
-            return await _delete(step, trigger.attempt, cloud)
-        case _:
-            assert_never(step)
-
-
-def _provider(state: Instance) -> str:
-    assert state.request is not None, "only a requested instance has steps"  # noqa: S101 - the impossible
-    return state.request.provider
-
-
-async def _create(state: Instance, trigger: Trigger, doors: Doors, cloud: Cloud) -> InstanceCommand | RetryAfter:
-    """Looks first: an earlier call may have created the server although its answer never arrived."""
-    found = await cloud.find_server(name=state.server_name)
-    match found:
-        case Present(server):
-            return RecordServerCreated(provider_instance_id=server.provider_instance_id)
-        case Unknown(reason):
-            return RetryAfter(pause_s(trigger.attempt), reason)
-        case Absent():
-            try:
-                server = await cloud.create_server(_server_request(state, trigger, doors))
-            except CloudRefusedError as refused:
-                return RecordServerCreateFailed(code=refused.code, message=refused.message)
-            return RecordServerCreated(provider_instance_id=server.provider_instance_id)
-        case _:
-            assert_never(found)
-
-
-async def _start(step: StartServer, cloud: Cloud) -> InstanceCommand:
-    try:
-        await cloud.start_server(step.provider_instance_id)
-    except CloudRefusedError as refused:
-        return RecordServerStartFailed(code=refused.code, message=refused.message)
-    return RecordServerStarted()
-
-
-async def _reinstall(step: ReinstallServer, cloud: Cloud) -> InstanceCommand:
-    try:
-        await cloud.reinstall_server(step.provider_instance_id)
-    except CloudRefusedError as refused:
-        return FailStartup(code=refused.code, message=refused.message)
-    return RecordServerReinstalled()
-
-
-async def _find_address(step: FindAddress, attempt: int, cloud: Cloud) -> InstanceCommand | RetryAfter:
-    found = await cloud.find_server(provider_instance_id=step.provider_instance_id)
-    match found:
-        case Present(server) if server.ip_address:
-            return RecordAddress(ip_address=server.ip_address)
-        case Present():
-            pause = ADDRESS_PAUSES_S[min(attempt, len(ADDRESS_PAUSES_S) - 1)]
-            return RetryAfter(pause, "the server has no address yet")
-        case Unknown(reason):
-            return RetryAfter(pause_s(attempt), reason)
-        case Absent():
-            return RecordServerGone()
-        case _:
-            assert_never(found)
-
-
-async def _delete(step: DeleteServer, attempt: int, cloud: Cloud) -> InstanceCommand | RetryAfter:
-    """Deletes, then looks. A server found by name is recorded first, so that everybody knows what is being deleted."""
-    if not step.provider_instance_id:
-        found = await cloud.find_server(name=step.server_name)
-        if isinstance(found, Present):
-            return RecordServerCreated(provider_instance_id=found.server.provider_instance_id)
-    else:
-        await cloud.delete_server(step.provider_instance_id)
-        found = await cloud.find_server(provider_instance_id=step.provider_instance_id)
-    match found:
-        case Absent():
-            return RecordServerGone()
-        case Unknown(reason):
-            return RetryAfter(pause_s(attempt), reason)
-        case Present():
-            return RetryAfter(max(GONE_RECHECK_S, pause_s(attempt)), "the server is still being deleted")
-        case _:
-            assert_never(found)
-
-
-def _server_request(state: Instance, trigger: Trigger, doors: Doors) -> ServerRequest:
-    request = state.request
-    assert request is not None, "only a requested instance has steps"  # noqa: S101 - the impossible
-    owner = Owner(OrganizationId(trigger.organization), InstanceId(trigger.id), state.attempt)
-    return ServerRequest(
-        name=state.server_name,
-        tags=tags_of(owner, doors.signer),
-        zone=request.zone,
-        instance_type=request.instance_type,
-        agent_environment=_agent_environment(request, owner, doors),
+def abilities_of(cloud: Cloud | None) -> Abilities:
+    if cloud is None:
+        return Abilities()
+    return Abilities(
+        has_volumes=cloud.volumes is not None,
+        has_ports=cloud.ports is not None,
+        has_ssh=cloud.traits.reached_by_ssh,
+        installs_itself=cloud.traits.installs_itself,
+        list_lag_s=cloud.traits.list_lag_s,
     )
 
 
-def _agent_environment(request: InstanceRequested, owner: Owner, doors: Doors) -> dict[str, str]:
-    """SPEC 3.1. The bootstrap token is derived, so a repeated creation carries the same one."""
-    simulated = request.engine == "simulated"
-    return {
-        "CONTROL_PLANE_URL": doors.settings.control_plane_url,
-        "INSTANCE_ID": owner.instance_id,
-        "MODEL_ID": request.model_code,
-        "WORKER_AUTH_TOKEN": doors.secrets.bootstrap_token(owner.instance_id, owner.attempt),
-        "WORKER_ENGINE": request.engine,
-        "WORKER_HEARTBEAT_INTERVAL_S": str(doors.settings.heartbeat_interval_s),
-        "WORKER_SIMULATE_GPU_COUNT": str(request.gpu_count if simulated else 0),
-        "WORKER_SIMULATE_GPU_VRAM_MB": str(max(1, request.vram_per_gpu_gb) * MEGABYTES_PER_GB),
-    }
+def _asks_its_provider(state: Instance) -> bool:
+    """Others are driven by their worker, or by nobody: no need to open an account for each of their events."""
+    if state.request is None:
+        return False
+    if state.status in COMING_UP:
+        return state.worker_id is None or state.reinstall_wanted or not state.ports_open
+    return state.status in {"provisioning", "terminating"}
+
+
+async def _take(step: Step, look: Look, cloud: Cloud | None) -> Finding:
+    """What was found, as the command that records it."""
+    match step:
+        case RecordIntent():
+            return await _intend(look, cloud)
+        case InstallBySsh():
+            return await install_by_ssh(step, look)
+        case GiveUpAttempt() | GiveUpStartup() | ReplaceServer() | Terminate() | MarkOverdue():
+            return _decided(step)
+        case Wait():
+            raise AssertionError("waiting is no deed")
+        case _:
+            return await _take_in_cloud(step, look, cloud)
+
+
+def _decided(step: DomainStep) -> InstanceCommand:
+    match step:
+        case GiveUpAttempt():
+            return RecordServerStartFailed(code=START_TIMEOUT, message=f"No address within {step.after_s} s.")
+        case GiveUpStartup():
+            return FailStartup(code=step.code, message=_GIVEN_UP.get(step.code, _NOT_READY).format(step.after_s))
+        case ReplaceServer():
+            return RequestReplacement(reason=f"Its worker was lost, and did not come back within {step.after_s} s.")
+        case Terminate():
+            return RequestTermination(reason=step.reason)
+        case MarkOverdue():
+            return RecordOverdue()
+        case _:
+            assert_never(step)
+
+
+_NOT_READY = "The worker was not ready within {} s."
+_GIVEN_UP = {
+    "SSH_NOT_ACCESSIBLE": "The server did not answer on SSH within {} s.",
+    "RECOVERY_TIMEOUT": "The worker was lost again, and did not come back within {} s; no further server is tried.",
+}
+
+
+async def _intend(look: Look, cloud: Cloud | None) -> InstanceCommand:
+    """Looks first: a provider that does not answer now would only use up attempts."""
+    provider = look.request.provider
+    if cloud is None:
+        message = f"There is no account at provider {provider}: its credentials are missing, or it is unknown."
+        return RecordServerCreateFailed(code="MISSING_PROVIDER_CREDENTIALS", message=message)
+    place = look.state.place_of(look.state.next_choice)
+    name = server_name(look.trigger.id, look.state.attempt + 1)
+    await look_for_server(cloud, name=name, zone=place.zone if place else "")
+    return IntendServerCreate(server_name=name)
+
+
+async def _take_in_cloud(step: CloudStep, look: Look, cloud: Cloud | None) -> Finding:
+    if cloud is None:  # a server may exist there: it is asked for until somebody gives credentials again
+        words = f"There is no account at provider {look.request.provider} any more; its credentials are missing."
+        raise ProviderTroubleError("open_account", "auth", words, retry_after_s=NO_ACCOUNT_PAUSE_S)
+    return await take_in_cloud(step, look, cloud)
+
+
+async def _put_off(trouble: ProviderTroubleError, look: Look, context: Context) -> RetryAfter:
+    """Says what the provider said, once, and tries again after a growing pause, or the one that it asked for."""
+    told = RecordProviderTrouble(call=trouble.call, kind=trouble.kind, message=trouble.message)
+    trigger = look.trigger
+    finding = trouble.finding or told
+    receipt = await look.doors.dispatch(INSTANCE, trigger.organization, trigger.id, finding, context)
+    seconds = max(pause_s(trigger.attempt), min(trouble.retry_after_s, MAX_RETRY_AFTER_S))
+    reason = f"{trouble.call}: {trouble.message}"
+    return RetryAfter(_until_deadline(seconds, look), reason, receipt.version)
+
+
+def _until_deadline(seconds: float, look: Look) -> float:
+    deadline = deadline_of(look.state)
+    if deadline is None or deadline <= look.now:
+        return seconds
+    return min(seconds, (deadline - look.now).total_seconds())

@@ -124,6 +124,7 @@ class CloudTraits(msgspec.Struct, frozen=True, kw_only=True):
         list_lag_s: a created server may be missing from a listing or a look by name this long, a deleted one be in it.
         creates_idempotently: the provider itself makes one server of two calls with one name.
         keeps_servers: deleting gives a host back and destroys nothing.
+        reached_by_ssh: a server can be installed through a Shell.
         installs_itself: a new server runs the bootstrap by itself (cloud-init); else it is installed through a Shell.
         stops_billing_when_off: a server that powers itself off costs nothing any more.
     """
@@ -131,6 +132,7 @@ class CloudTraits(msgspec.Struct, frozen=True, kw_only=True):
     list_lag_s: float = 0.0
     creates_idempotently: bool = False
     keeps_servers: bool = False
+    reached_by_ssh: bool = True
     installs_itself: bool = True
     stops_billing_when_off: bool = False
 

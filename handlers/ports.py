@@ -1,6 +1,6 @@
 """The doors through which handlers touch the world, as types; those to providers stand in cloud_ports.py."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, TypeVar
@@ -8,6 +8,7 @@ from typing import Literal, Protocol, TypeVar
 import msgspec
 
 from domain.ids import DeploymentId, EventId, InstanceId, OrganizationId
+from domain.instance_state import Status
 from domain.message import Envelope
 from domain.ports import Clock, Dispatch, Load
 from handlers.cloud_ports import Clouds, LastHeard, Shell, WorkerProbe
@@ -39,6 +40,37 @@ class ListUnsettled(Protocol):
     """A page of the instances that are not at rest, by id, after the last page's last. Raises OSError: unknown now."""
 
     async def __call__(self, after: str, /) -> Sequence[Unsettled]: ...
+
+
+class Owning(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance that has not ended, as the read model knows it: it may own a server, and a worker.
+
+    Attributes:
+        provider_instance_id: empty while no server is recorded.
+        agent_url: empty before its worker registered.
+    """
+
+    organization: OrganizationId
+    instance_id: InstanceId
+    provider: str
+    status: Status
+    provider_instance_id: str
+    agent_url: str
+
+
+class ListOwning(Protocol):
+    """A page of the instances that have not ended, by id, after the last page's last.
+
+    Raises:
+        OSError: not known now; with `current` also when the read side is behind the log's head of this moment, or the
+            log is shorter than what was read from it: then our records are not to be trusted.
+    """
+
+    async def __call__(
+        self, after: str, /, *, organization: str = "", provider: str = "", current: bool = False
+    ) -> Sequence[Owning]:
+        """`organization`, `provider`: "" for all."""
+        ...
 
 
 class ListStanding(Protocol):
@@ -203,6 +235,12 @@ class Mailer(Protocol):
         ...
 
 
+class BootstrapScript(Protocol):
+    """The text that makes a host a worker, for `sh`; it may be run again at any time, and then continues."""
+
+    def __call__(self, environment: Mapping[str, str], /) -> str: ...
+
+
 class HandlerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What handlers tell to others.
 
@@ -211,12 +249,16 @@ class HandlerSettings(msgspec.Struct, frozen=True, kw_only=True):
         console_url: where people reach the console, for links in mails.
         heartbeat_interval_s: seconds between an agent's heartbeats.
         drain_deadline_s: seconds that running answers get when their deployment stops.
+        worker_silent_s: seconds without a heartbeat after which a worker is asked itself.
+        tunnel_url: where agents behind NAT reach the relay; empty: at control_plane_url.
     """
 
     control_plane_url: str
     console_url: str
     heartbeat_interval_s: float
     drain_deadline_s: int
+    worker_silent_s: float = 30.0
+    tunnel_url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +269,7 @@ class Doors:
     load: Load
     clouds: Clouds
     shell: Shell
+    bootstrap_script: BootstrapScript
     probe: WorkerProbe
     last_heard: LastHeard
     secrets: WorkerSecrets
@@ -234,6 +277,7 @@ class Doors:
     clock: Clock
     settings: HandlerSettings
     list_unsettled: ListUnsettled
+    list_owning: ListOwning
     list_standing: ListStanding
     effects: Effects
     history: History

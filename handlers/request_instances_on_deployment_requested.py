@@ -47,5 +47,8 @@ async def _request_instances(request: DeploymentRequested, trigger: Trigger, doo
             price_eur_micros_per_hour=request.price_eur_micros_per_hour,
             startup_timeout_s=request.startup_timeout_s,
             activated=request.activated,
+            alternatives=request.alternatives,
+            disk_gb=request.disk_gb,
+            context_tokens=request.context_tokens,
         )
         await doors.dispatch(INSTANCE, trigger.organization, instance_id, command, context)

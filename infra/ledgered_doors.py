@@ -1,13 +1,13 @@
 """Doors that write down each deed in the ledger beside the event because of which it is done.
 
     doors ──> ledgered(doors, reaction, trigger) ──> one look:  dispatch ──> remembers the newest event of the story
-                                                                clouds   ──> record(deed, because of that event)
+                                                                clouds, shell ──> record(deed, because of that event)
 
 The surprising rule: it records and decides nothing. Whether a server is created is decided by the intent in the log and
 a look by its fixed name; two truths about one server would be one too many.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -15,7 +15,20 @@ from domain.decider import Decider
 from domain.ids import OrganizationId
 from domain.message import Context, subject_of
 from domain.ports import Dispatch, Receipt
-from handlers.cloud_ports import Cloud, Clouds, Existence, Server, ServerRequest
+from handlers.cloud_ports import (
+    Absent,
+    Cloud,
+    Clouds,
+    CommandRun,
+    Existence,
+    Ports,
+    Server,
+    ServerRequest,
+    Shell,
+    Unknown,
+    Volume,
+    Volumes,
+)
 from handlers.ports import Doors, Effect, Trigger
 
 C = TypeVar("C")
@@ -31,6 +44,7 @@ def ledgered(doors: Doors, actor: str, trigger: Trigger | None = None) -> Doors:
         doors,
         dispatch=_FollowedDispatch(doors.dispatch, story),
         clouds=_LedgeredClouds(doors.clouds, story),
+        shell=_LedgeredShell(doors.shell, story),
     )
 
 
@@ -84,8 +98,8 @@ class _LedgeredCloud:
         self._cloud = cloud
         self._record = story.record
         self.traits = cloud.traits
-        self.volumes = cloud.volumes
-        self.ports = cloud.ports
+        self.volumes: Volumes | None = _LedgeredVolumes(cloud.volumes, story) if cloud.volumes else None
+        self.ports: Ports | None = _LedgeredPorts(cloud.ports, story) if cloud.ports else None
         self.offers = cloud.offers
 
     async def create_server(self, request: ServerRequest) -> Server:
@@ -110,3 +124,58 @@ class _LedgeredCloud:
     async def delete_server(self, provider_instance_id: str) -> None:
         act = self._cloud.delete_server
         await self._record("delete_server", provider_instance_id, lambda: act(provider_instance_id))
+
+
+class _LedgeredVolumes:
+    """Volumes whose changing calls are recorded."""
+
+    def __init__(self, volumes: Volumes, story: _Story) -> None:
+        self._volumes = volumes
+        self._record = story.record
+        self.list_volumes = volumes.list_volumes
+        self.list_own_volumes = volumes.list_own_volumes
+
+    async def find_volume(self, provider_volume_id: str) -> Volume | Absent | Unknown:
+        return await self._volumes.find_volume(provider_volume_id)
+
+    async def resize_volume(self, provider_volume_id: str, size_gb: int) -> None:
+        act = self._volumes.resize_volume
+        await self._record("resize_volume", provider_volume_id, lambda: act(provider_volume_id, size_gb))
+
+    async def create_volume(self, *, name: str, zone: str, size_gb: int, tags: Mapping[str, str]) -> Volume:
+        act = self._volumes.create_volume
+        return await self._record("create_volume", name, lambda: act(name=name, zone=zone, size_gb=size_gb, tags=tags))
+
+    async def attach_volume(self, provider_volume_id: str, provider_instance_id: str) -> None:
+        act = self._volumes.attach_volume
+        await self._record("attach_volume", provider_volume_id, lambda: act(provider_volume_id, provider_instance_id))
+
+    async def delete_volume(self, provider_volume_id: str) -> None:
+        act = self._volumes.delete_volume
+        await self._record("delete_volume", provider_volume_id, lambda: act(provider_volume_id))
+
+
+class _LedgeredPorts:
+    def __init__(self, ports: Ports, story: _Story) -> None:
+        self._ports = ports
+        self._record = story.record
+
+    async def open_ports(self, provider_instance_id: str, ports: Sequence[int]) -> None:
+        act = self._ports.open_ports
+        await self._record("open_ports", provider_instance_id, lambda: act(provider_instance_id, ports))
+
+
+class _LedgeredShell:
+    """The script is not on record: it holds a token."""
+
+    def __init__(self, shell: Shell, story: _Story) -> None:
+        self._shell = shell
+        self._record = story.record
+
+    async def run(
+        self, organization: OrganizationId, provider: str, ip_address: str, script: str, *, timeout_s: float
+    ) -> CommandRun:
+        run = self._shell.run
+        return await self._record(
+            "run_by_ssh", ip_address, lambda: run(organization, provider, ip_address, script, timeout_s=timeout_s)
+        )

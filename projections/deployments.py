@@ -326,7 +326,7 @@ _OWN_DEPLOYMENTS = (
 )
 DEPLOYMENTS = Projection(
     "deployments",
-    3,
+    4,
     _TABLES,
     apply,
     aggregates=frozenset({"deployment", "instance"}),

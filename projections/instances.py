@@ -14,17 +14,26 @@ from msgspec.structs import replace
 from domain.activation import Activation
 from domain.ids import DeploymentId, InstanceId, OrganizationId, WorkerId
 from domain.instance import INSTANCE
-from domain.instance_events import InstanceEvent, InstanceReady, InstanceRequested, InstanceTerminated
+from domain.instance_events import (
+    InstanceEvent,
+    InstanceReady,
+    InstanceRequested,
+    InstanceTerminated,
+    ServerCreateIntended,
+    VolumeDiscovered,
+)
 from domain.instance_state import Instance, Status
 from projections.fingerprint import fingerprint
-from projections.instance_words import words_of
+from projections.instance_milestones import MILESTONE_TABLE, MILESTONES, milestone_of
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, MAX_PAGE_ROWS, Direction, find_all, find_one, page_rows
 from projections.table import Table, known
 
 _NOT_AT_REST = """
-status IN ('provisioning', 'booting', 'installing', 'starting', 'unavailable', 'draining', 'terminating')
+status IN ('provisioning', 'booting', 'installing', 'starting', 'unavailable', 'draining', 'terminating',
+    'provisioning_failed', 'startup_failed')
 """
+_NOT_ENDED = "status NOT IN ('terminated', 'archived')"
 
 _TABLES = f"""
 -- states are {fingerprint(Instance)}
@@ -52,22 +61,9 @@ CREATE INDEX instances_by_organization ON instances (organization_id, created_at
 CREATE INDEX instances_by_deployment ON instances (deployment_id);
 CREATE INDEX instances_not_at_rest ON instances (id)
     WHERE {_NOT_AT_REST};
-CREATE TABLE instance_milestones (
-    position bigint PRIMARY KEY,
-    organization_id text NOT NULL,
-    instance_id text NOT NULL,
-    at timestamptz NOT NULL,
-    type text NOT NULL,
-    action text NOT NULL,
-    category text NOT NULL,
-    failed boolean NOT NULL,
-    words text NOT NULL,
-    actor text NOT NULL,
-    status_before text NOT NULL,
-    status_after text NOT NULL,
-    progress_percent bigint NOT NULL
-);
-CREATE INDEX instance_milestones_by_instance ON instance_milestones (instance_id, position)
+CREATE INDEX instances_not_ended ON instances (id)
+    WHERE {_NOT_ENDED};
+{MILESTONE_TABLE}
 """
 
 
@@ -80,6 +76,7 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
         deletion_reason: why it ended, or is ending.
         ready_at: when it last became ready.
         total_cost_eur_micros: from its creation to its end, or to the moment of the query.
+        volumes: of its server, by the provider's id; those that are to be kept stay here for ever.
         position: of its last event.
     """
 
@@ -100,6 +97,7 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     engine_url: str
     agent_url: str
     provider_instance_id: str
+    volumes: Mapping[str, VolumeDiscovered]
     worker_id: WorkerId | None
     agent_version: str
     agent_sha256: str
@@ -127,30 +125,31 @@ class InstancePage(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[InstanceView]
 
 
-class MilestoneView(msgspec.Struct, frozen=True, kw_only=True):
-    """One event of an instance, told (see instance_words.py); a row of the table as well."""
-
-    position: int
-    organization_id: OrganizationId
-    instance_id: InstanceId
-    at: datetime
-    type: str
-    action: str
-    category: str
-    failed: bool
-    words: str
-    actor: str
-    status_before: Status
-    status_after: Status
-    progress_percent: int
-
-
 class InstanceHome(msgspec.Struct, frozen=True, kw_only=True):
     """Where an instance is found in the log."""
 
     id: InstanceId
     organization_id: OrganizationId
     status: Status
+
+
+class InstanceOwning(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance that may own a server: which one, and where its agent is; both empty before that is known."""
+
+    id: InstanceId
+    organization_id: OrganizationId
+    deployment_id: DeploymentId
+    provider: str
+    status: Status
+    provider_instance_id: str
+    agent_url: str
+
+
+class _Places(msgspec.Struct, frozen=True):
+    """What InstanceOwning needs of a state."""
+
+    provider_instance_id: str
+    agent_url: str
 
 
 class _Counts(msgspec.Struct, frozen=True):
@@ -182,8 +181,8 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _instances = Table("instances", _Row, key=("id",))
-_milestones = Table("instance_milestones", MilestoneView, key=("position",))
 _states = msgspec.json.Decoder(Instance)
+_places = msgspec.json.Decoder(_Places)
 
 _COST = """
     round(price_eur_micros_per_hour * extract(epoch FROM coalesce(terminated_at, %(now)s) - created_at) / 3600)::bigint
@@ -272,16 +271,6 @@ async def search_instances(
     )
 
 
-async def list_milestones(connection: Connection, organization_id: str, instance_id: str) -> list[MilestoneView]:
-    """The instance's timeline, oldest first, its newest MAX_LIST_ROWS events; empty for a neighbour's."""
-    query = """
-        SELECT * FROM instance_milestones WHERE organization_id = %s AND instance_id = %s
-        ORDER BY position DESC LIMIT %s
-    """
-    found = await find_all(connection, MilestoneView, query, (organization_id, instance_id, MAX_LIST_ROWS))
-    return found[::-1]
-
-
 async def find_home(connection: Connection, instance_id: str) -> InstanceHome | None:
     """For callers who know the instance and not its organisation, such as its worker; load the truth from there."""
     query = "SELECT id, organization_id, status FROM instances WHERE id = %s"
@@ -296,14 +285,39 @@ async def list_unsettled(connection: Connection, *, after: str = "", limit: int 
     return await find_all(connection, InstanceHome, query, (after, page_rows(limit)))
 
 
+async def list_owning(
+    connection: Connection,
+    *,
+    after: str = "",
+    organization_id: str = "",
+    provider: str = "",
+    limit: int = MAX_PAGE_ROWS,
+) -> list[InstanceOwning]:
+    """Instances that have not ended, so that each may own a server, by id; `after` is the last page's last id.
+
+    `organization_id`, `provider`: "" for all.
+    """
+    query = f"""
+        SELECT id, organization_id, deployment_id, provider, status, state FROM instances
+        WHERE {_NOT_ENDED} AND id > %s AND (%s::text = '' OR organization_id = %s) AND (%s::text = '' OR provider = %s)
+        ORDER BY id LIMIT %s
+    """  # noqa: S608 - made of this file's constants
+    parameters = (after, organization_id, organization_id, provider, provider, page_rows(limit))
+    return await find_all(connection, _owning, query, parameters)
+
+
+def _owning(*, state: bytes, **columns: Any) -> InstanceOwning:
+    return InstanceOwning(**columns, **msgspec.structs.asdict(_places.decode(state)))
+
+
 def _view(*, total_cost_eur_micros: int, **columns: Any) -> InstanceView:
     row = _Row(**columns)
     state = _states.decode(row.state)
     return InstanceView(
         **{field: getattr(row, field) for field in _SHOWN_OF_ROW},
         **{field: getattr(state, field) for field in _SHOWN_OF_STATE},
-        gpu_count=state.request.gpu_count if state.request else 0,
-        gpu_vram_gb=state.request.vram_per_gpu_gb if state.request else 0,
+        gpu_count=state.place.gpu_count if state.place else 0,
+        gpu_vram_gb=state.place.vram_per_gpu_gb if state.place else 0,
         progress_percent=state.progress_percent,
         deletion_reason=state.termination_reason,
         total_cost_eur_micros=total_cost_eur_micros,
@@ -326,11 +340,11 @@ async def apply(entries: Sequence[Entry], connection: Connection) -> None:
         before = states.get(key, INSTANCE.initial)
         after = states[key] = INSTANCE.evolve(before, entry.event, entry.envelope.at)
         rows[key] = _next_row(rows.get(key), entry, after)
-        milestones.append(_milestone(entry, before, after))
+        milestones.append(milestone_of(entry, before, after))
     await _instances.put(
         connection, [replace(row, state=msgspec.json.encode(states[key])) for key, row in rows.items()]
     )
-    await _milestones.add(connection, milestones)
+    await MILESTONES.add(connection, milestones)
 
 
 def _next_row(row: _Row | None, entry: Entry, state: Instance) -> _Row:
@@ -339,6 +353,8 @@ def _next_row(row: _Row | None, entry: Entry, state: Instance) -> _Row:
     match event:
         case InstanceRequested() as request:
             row = _first_row(entry, request)
+        case ServerCreateIntended():
+            row = _placed(known(row, entry), state)
         case InstanceReady():
             row = replace(known(row, entry), ready_at=at)
         case InstanceTerminated() as ended:
@@ -351,6 +367,15 @@ def _next_row(row: _Row | None, entry: Entry, state: Instance) -> _Row:
         is_archived=state.status == "archived",
         position=entry.position,
     )
+
+
+def _placed(row: _Row, state: Instance) -> _Row:
+    """Where this attempt is. Its price counts for the whole life, since attempts that failed cost next to nothing."""
+    place = state.place
+    if place is None:
+        return row
+    price = place.price_eur_micros_per_hour
+    return replace(row, zone=place.zone, instance_type=place.instance_type, price_eur_micros_per_hour=price)
 
 
 def _first_row(entry: Entry, request: InstanceRequested) -> _Row:
@@ -371,23 +396,4 @@ def _first_row(entry: Entry, request: InstanceRequested) -> _Row:
     )
 
 
-def _milestone(entry: Entry, before: Instance, after: Instance) -> MilestoneView:
-    words = words_of(entry.event)
-    return MilestoneView(
-        position=entry.position,
-        organization_id=entry.envelope.organization,
-        instance_id=InstanceId(entry.envelope.id),
-        at=entry.envelope.at,
-        type=entry.envelope.type,
-        action=words.action,
-        category=words.category,
-        failed=words.failed,
-        words=words.sentence,
-        actor=entry.envelope.actor,
-        status_before=before.status,
-        status_after=after.status,
-        progress_percent=after.progress_percent,
-    )
-
-
-INSTANCES = Projection("instances", 3, _TABLES, apply, aggregates=frozenset({"instance"}))
+INSTANCES = Projection("instances", 4, _TABLES, apply, aggregates=frozenset({"instance"}))

@@ -63,4 +63,4 @@ async def apply(entries: Sequence[Entry], connection: Connection) -> None:
     await _rows.remove(connection, stored.keys() - kept.keys())
 
 
-ROUTER = Projection("router", 3, _TABLES, apply, aggregates=frozenset(AGGREGATES))
+ROUTER = Projection("router", 4, _TABLES, apply, aggregates=frozenset(AGGREGATES))

@@ -61,7 +61,7 @@ def worker_of(row: InstanceRow) -> Worker | None:
         model_code=request.model_code,
         engine_url=state.engine_url,
         status=state.status,
-        weight=max(1, request.gpu_count),
+        weight=max(1, state.place.gpu_count if state.place else 0),
         requested_at=row.requested_at,
         missing=state.activation.missing,
         endpoints=frozenset(state.endpoints) or None,

@@ -32,6 +32,19 @@ def _of_an_unknown_engine(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "endpoints": [], "context_tokens": 0}
 
 
+def _of_unknown_shape(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "shape": None}
+
+
+def _in_one_place(data: dict[str, Any]) -> dict[str, Any]:
+    """Before alternatives a wish named one place, and took the disk that came with it."""
+    return {**data, "alternatives": [], "disk_gb": 0, "context_tokens": 0}
+
+
+def _as_requested(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "choice": 0}
+
+
 def _without_origin(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "ip": "", "user_agent": ""}
 
@@ -41,8 +54,12 @@ UPCASTS: Upcasts = {
     ("ApiKeyIssued", 2): _as_it_is,
     ("ApiKeyScopeChanged", 1): _as_it_is,
     ("DeploymentRequested", 1): _activated,
+    ("DeploymentRequested", 2): _in_one_place,
     ("InstanceRequested", 1): _activated,
+    ("InstanceRequested", 2): _in_one_place,
+    ("ModelListed", 1): _of_unknown_shape,
     ("ModelLoaded", 1): _of_an_unknown_engine,
+    ("ServerCreateIntended", 1): _as_requested,
     ("SessionOpened", 1): _without_origin,
 }
 """(event type, stored schema) -> function to schema + 1."""

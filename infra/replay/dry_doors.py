@@ -11,20 +11,18 @@ of a provider depends on its answer; what follows an event of the aggregate's ow
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, NoReturn, TypeVar
-
-import msgspec
+from typing import Any, NoReturn, TypeVar
 
 from domain.decider import Decider
 from domain.ids import DeploymentId, EventId, OrganizationId
 from domain.message import Context, Envelope, Recorded, subject_of
 from domain.ports import Loaded, Receipt
 from domain.values import Sealed
-from handlers.cloud_ports import Absent, CloudTraits, Existence, Offers, Ports, Server, ServerRequest, Volumes
 from handlers.person_ports import HeldAddress, KeptKey, PersonTraces
 from handlers.ports import AuditStanding, Doors, Effect, HandlerSettings, Happened, Mail, Trigger, Unsettled
-from infra.clouds import NoShell, PlatformClouds, never_heard, no_probe
+from infra.clouds import never_heard, no_probe
 from infra.events.codec import Codec
+from infra.replay.dry_clouds import Deed, DryClouds, DryShell, LookEnds
 from infra.replay.history import fold_until
 
 C = TypeVar("C")
@@ -37,31 +35,6 @@ ReadSubject = Callable[[str], Awaitable[Sequence[Recorded]]]
 
 CACHED_SUBJECTS = 2_000
 PLACEHOLDER = "rehearsed"
-
-
-class Deed(msgspec.Struct, frozen=True):
-    """What a look leads to, or led to.
-
-    Attributes:
-        kind: an event in the log, or a call of the outside world.
-        name: the event's type, or the call's name.
-        on: "<aggregate>/<id>" of an event; of a call which one, e.g. the server's name.
-    """
-
-    kind: Literal["event", "call"]
-    name: str
-    on: str
-
-
-class LookEnds(BaseException):
-    """What comes next is not this look's to say. `asked`: the world would have to answer.
-
-    No fault, and no reaction may catch it, so it is no Exception.
-    """
-
-    def __init__(self, *, asked: bool) -> None:
-        super().__init__(asked)
-        self.asked = asked
 
 
 class LogThen:
@@ -100,8 +73,9 @@ class DryRun:
         return Doors(
             dispatch=self._dispatch,
             load=self._load,
-            clouds=PlatformClouds({provider: _DryCloud(self.deeds) for provider in providers}),
-            shell=NoShell(),
+            clouds=DryClouds(self.deeds, providers),
+            shell=DryShell(self.deeds),
+            bootstrap_script=lambda _environment: PLACEHOLDER,
             probe=no_probe,
             last_heard=never_heard,
             secrets=_Placeholders(),
@@ -109,6 +83,7 @@ class DryRun:
             clock=lambda: self._at,
             settings=settings,
             list_unsettled=_none_unsettled,
+            list_owning=_owning_is_not_known,
             list_standing=_standing_is_not_known,
             effects=_DryEffects(self.deeds),
             history=self._history,
@@ -157,45 +132,6 @@ class DryRun:
         subject = subject_of(trigger.organization, trigger.aggregate, trigger.id)
         events = await self._log.until(subject, self._position)
         return [recorded.envelope for recorded in events if recorded.envelope.version > after]
-
-
-class _DryCloud:
-    """A provider that knows no server by name, so that one sees what would be created."""
-
-    traits = CloudTraits()
-    volumes: Volumes | None = None
-    ports: Ports | None = None
-    offers: Offers | None = None
-
-    def __init__(self, deeds: list[Deed]) -> None:
-        self._deeds = deeds
-
-    async def create_server(self, request: ServerRequest) -> Server:
-        self._call("create_server", request.name)
-
-    async def start_server(self, provider_instance_id: str) -> None:
-        self._call("start_server", provider_instance_id)
-
-    async def stop_server(self, provider_instance_id: str) -> None:
-        self._call("stop_server", provider_instance_id)
-
-    async def reinstall_server(self, provider_instance_id: str) -> None:
-        self._call("reinstall_server", provider_instance_id)
-
-    async def delete_server(self, provider_instance_id: str) -> None:
-        self._call("delete_server", provider_instance_id)
-
-    async def find_server(self, *, name: str = "", zone: str = "", provider_instance_id: str = "") -> Existence:  # noqa: ARG002 - no name is known
-        if provider_instance_id:
-            raise LookEnds(asked=True)
-        return Absent()
-
-    async def list_servers(self) -> Sequence[Server]:
-        raise LookEnds(asked=True)
-
-    def _call(self, name: str, on: str) -> NoReturn:
-        self._deeds.append(Deed("call", name, on))
-        raise LookEnds(asked=True)
 
 
 class _DryEffects:
@@ -286,6 +222,18 @@ class _Placeholders:
 
 async def _standing_is_not_known(_organization: OrganizationId, /, *, position: int) -> NoReturn:  # noqa: ARG001 - the port's
     """Which deployments stood is in a read model, and those know only today."""
+    raise LookEnds(asked=True)
+
+
+async def _owning_is_not_known(
+    _after: str,
+    /,
+    *,
+    organization: str = "",  # noqa: ARG001 - the port's
+    provider: str = "",  # noqa: ARG001 - the port's
+    current: bool = False,  # noqa: ARG001 - the port's
+) -> NoReturn:
+    """A read model, and those know only today."""
     raise LookEnds(asked=True)
 
 

@@ -30,7 +30,8 @@ from handlers.ports import HandlerSettings, Trigger
 from handlers.subscriptions import Reaction
 from infra.effect_tables import effects_of
 from infra.events.codec import Codec
-from infra.replay.dry_doors import Deed, DryRun, LogThen, LookEnds
+from infra.replay.dry_clouds import Deed, LookEnds
+from infra.replay.dry_doors import DryRun, LogThen
 from projections.projection import Connection
 
 MAX_WAKINGS = 200_000

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from domain.decider import Rejected
-from domain.instance import DRAIN_GRACE_S, GONE_CONFIRMATION_S, INSTANCE
+from domain.instance import INSTANCE
 from domain.instance_commands import (
     DRAIN_DEADLINE_S,
+    GONE_CONFIRMATION_S,
     ArchiveInstance,
     FailStartup,
     InstanceCommand,
@@ -24,6 +25,7 @@ from domain.instance_commands import (
     RecordServerStarted,
     RecordServerStartFailed,
     RecordSshReached,
+    RecordVolumeDeleted,
     RecordWorkerLost,
     RegisterWorker,
     RequestInstance,
@@ -49,7 +51,9 @@ from domain.instance_events import (
     ServerCreated,
     ServerCreateFailed,
     ServerCreateIntended,
+    ServerDiscarded,
     ServerReinstalled,
+    ServerReplacementRequested,
     ServerSeenGone,
     ServerStarted,
     ServerStartFailed,
@@ -65,6 +69,7 @@ from domain.instance_events import (
     WorkerTokenConfirmed,
 )
 from domain.instance_state import Instance
+from domain.instance_worker import DRAIN_GRACE_S
 from tests.examples import COMMAND_EXAMPLES, example
 from tests.given import COMMANDS, NOON, given, state_after
 
@@ -329,9 +334,10 @@ def test_a_server_must_be_seen_gone_twice() -> None:
 
 def test_a_volume_that_must_go_keeps_the_instance_terminating() -> None:
     with_volume = (*SERVER, VOLUME, TerminationRequested(reason="user"), ServerSeenGone())
-    given(*with_volume).later(60).when(RecordServerGone()).then_nothing()
-    given(*with_volume, VolumeDeleted(provider_volume_id="vol-1")).later(60).when(RecordServerGone()).then(
-        ServerSeenGone(), InstanceTerminated(reason="user")
+    given(*with_volume).later(60).when(RecordServerGone()).then(ServerSeenGone())
+    assert state_after(INSTANCE, (*with_volume, ServerSeenGone())).error_code == "VOLUMES_DELETE_PENDING"
+    given(*with_volume, ServerSeenGone()).later(60).when(RecordVolumeDeleted(provider_volume_id="vol-1")).then(
+        VolumeDeleted(provider_volume_id="vol-1"), InstanceTerminated(reason="user")
     )
 
 
@@ -431,9 +437,9 @@ def test_any_conversation_keeps_the_laws(commands: list[Any]) -> None:
             continue
         for event in events:
             state = INSTANCE.evolve(state, event, NOON)
-        reinstalled = ReinstallRequested() in events
-        assert reinstalled or state.milestone_percent >= before.milestone_percent
-        assert state.provider_instance_id in {before.provider_instance_id, "srv-1"}
+        afresh = any(isinstance(e, ReinstallRequested | ServerReplacementRequested | ServerDiscarded) for e in events)
+        assert afresh or state.milestone_percent >= before.milestone_percent
+        assert state.provider_instance_id in {before.provider_instance_id, "srv-1", ""}
         assert not ended or state.status in {"terminated", "archived"}
         ended = state.status in {"terminated", "archived"}
 

@@ -1,14 +1,18 @@
 """advance_instance: given events, the effects and commands that follow; and the same end whatever fails on the way."""
 
+from dataclasses import replace
+
 import pytest
+from msgspec.structs import replace as structs_replace
 
 from domain.instance import INSTANCE
 from domain.instance_commands import RequestReinstall, RequestTermination, StopInstance
+from domain.setting import SETTING, SetSetting, settings_id_of
 from handlers.advance_instance import advance_instance
 from handlers.cloud_ports import CloudRefusedError, CloudUnavailableError
-from handlers.outcome import Done, Outcome, Park, RetryAfter
+from handlers.outcome import Done, Outcome, RetryAfter
 from handlers.server_tags import Owner, owner_of
-from infra.clouds import PlatformClouds
+from tests.handlers.fixed_clouds import FixedClouds
 from tests.handlers.world import ACME, INSTANCE_1, Fault, Killed, Signer, When, World, heartbeat
 
 COMING_UP_EVENTS = [
@@ -45,11 +49,11 @@ async def test_a_requested_instance_gets_one_server_that_is_started_and_has_an_a
     assert settled.again_at is not None, "it looks again when the startup has taken too long"
 
 
-async def test_the_intent_is_on_record_before_the_cloud_is_touched() -> None:
+async def test_the_intent_is_on_record_before_anything_is_created() -> None:
     world = World()
     await world.request_instance()
     await world.settle()
-    assert world.effects.names[:3] == ["dispatch IntendServerCreate", "find_server", "create_server"]
+    assert world.effects.names[:3] == ["find_server", "dispatch IntendServerCreate", "create_server"]
 
 
 async def test_the_agent_is_told_all_it_needs_and_the_tags_are_signed() -> None:
@@ -62,12 +66,45 @@ async def test_the_agent_is_told_all_it_needs_and_the_tags_are_signed() -> None:
         "INSTANCE_ID": INSTANCE_1,
         "MODEL_ID": "mock-echo-model",
         "WORKER_AUTH_TOKEN": f"wb_{INSTANCE_1}_1",
+        "WORKER_DEAD_MAN_S": "0",
         "WORKER_ENGINE": "simulated",
+        "WORKER_HEALTH_PORT": "8080",
         "WORKER_HEARTBEAT_INTERVAL_S": "5.0",
         "WORKER_SIMULATE_GPU_COUNT": "1",
         "WORKER_SIMULATE_GPU_VRAM_MB": "2048",
+        "WORKER_VLLM_PORT": "8000",
     }
     assert owner_of(request.tags, Signer()) == Owner(ACME, INSTANCE_1, 1)
+
+
+@pytest.mark.parametrize(
+    ("relay_url", "told"),
+    [
+        ("", {"WORKER_TUNNEL": "1"}),
+        ("https://relay.test", {"WORKER_TUNNEL": "1", "WORKER_TUNNEL_URL": "https://relay.test"}),
+    ],
+)
+async def test_an_organisation_whose_hosts_are_behind_nat_has_its_agents_open_tunnels(
+    relay_url: str, told: dict[str, str]
+) -> None:
+    world = World()
+    world.doors = replace(world.doors, settings=structs_replace(world.doors.settings, tunnel_url=relay_url))
+    setting = SetSetting(key="WORKER_TUNNEL", value=True, provider="local")
+    await world.command(SETTING, settings_id_of(ACME, "local"), setting)
+    await world.request_instance()
+    await world.settle()
+    environment = world.cloud.requests[0].agent_environment
+    assert {name: value for name, value in environment.items() if "TUNNEL" in name} == told
+
+
+@pytest.mark.parametrize(("chosen", "told"), [(0, "0"), (5, "60"), (900, "900")])
+async def test_the_dead_man_switch_is_off_until_its_owner_chooses_a_bound(chosen: int, told: str) -> None:
+    world = World()
+    setting = SetSetting(key="WORKER_DEAD_MAN_S", value=chosen, provider="local")
+    await world.command(SETTING, settings_id_of(ACME, "local"), setting)
+    await world.request_instance()
+    await world.settle()
+    assert world.cloud.requests[0].agent_environment["WORKER_DEAD_MAN_S"] == told
 
 
 async def test_each_finding_is_caused_by_the_event_before_it_and_keeps_the_intent() -> None:
@@ -101,8 +138,8 @@ async def test_an_unknown_existence_creates_nothing() -> None:
     world = World()
     world.cloud.unknown = "429 too many requests"
     await world.request_instance()
-    assert await look(world) == RetryAfter(0.25, "429 too many requests", version=2)
-    assert world.cloud.requests == []
+    assert await look(world) == RetryAfter(0.25, "find_server: 429 too many requests", version=2)
+    assert (world.cloud.requests, await world.types()) == ([], ["InstanceRequested", "ProviderCallFailed"])
 
 
 async def test_a_refused_creation_fails_the_instance_with_the_providers_words() -> None:
@@ -220,13 +257,19 @@ async def test_an_unknown_provider_is_refused_before_anything_is_intended() -> N
     assert (await world.instance()).status == "terminated"
 
 
-async def test_a_server_whose_provider_is_no_longer_configured_is_parked_not_forgotten() -> None:
+async def test_a_server_whose_account_is_gone_is_asked_for_until_the_account_is_back() -> None:
     world = World()
     await world.request_instance()
     await world.settle()
     await world.command(INSTANCE, INSTANCE_1, RequestTermination(reason="user"))
-    world.doors = type(world.doors)(**{**vars(world.doors), "clouds": PlatformClouds({})})
-    assert isinstance(await look(world), Park)
+    doors = world.doors
+    world.doors = replace(doors, clouds=FixedClouds({}))
+    for _ in range(3):
+        assert isinstance(await look(world), RetryAfter)
+    assert (await world.types())[-2:] == ["TerminationRequested", "ProviderCallFailed"]
+    world.doors = doors
+    await world.settle()
+    assert ((await world.instance()).status, world.cloud.servers) == ("terminated", {})
 
 
 async def effects_of_a_whole_life() -> int:

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from typing import TypeVar
 
+from msgspec import structs
+
 from domain.catalogue import find_provider
 from domain.decider import Decider
-from domain.deployment import DEPLOYMENT, RequestDeployment, StopDeployment, instance_ids
+from domain.deployment import DEPLOYMENT, NamedPlace, RequestDeployment, StopDeployment, instance_ids
 from domain.message import Context
 from domain.model import ModelListed
 from domain.ports import Receipt
@@ -65,6 +67,23 @@ async def test_a_deployment_of_three_requests_three_instances_once() -> None:
     await request(world)
     assert [await world.types("instance", i) for i in IDS] == [["InstanceRequested"]] * 3
     assert [(await world.instance(i)).request.ordinal for i in IDS] == [1, 2, 3]  # type: ignore[union-attr] # requested
+
+
+async def test_its_instances_know_its_other_places_and_its_disk() -> None:
+    world = World()
+    first = wanted()
+    other = NamedPlace(
+        zone="local",
+        instance_type=first.instance_type,
+        zone_known=True,
+        offer=first.offer,
+        offered_in_zone=True,
+    )
+    await world.command(DEPLOYMENT, DEPLOYED, structs.replace(first, alternatives=(other,), disk_gb=200))
+    await request(world)
+    requested = (await world.instance(IDS[0])).request
+    assert requested is not None
+    assert ([place.zone for place in requested.alternatives], requested.disk_gb) == (["local"], 200)
 
 
 async def test_a_refused_deployment_requests_nothing() -> None:

@@ -12,41 +12,30 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, Literal, TypeVar
 
+from msgspec.structs import replace
+
 from domain.aggregates import AGGREGATES
 from domain.decider import Decider
 from domain.deployment import DEPLOYMENT, Deployment
 from domain.ids import DeploymentId, InstanceId, OrganizationId, WorkerId
 from domain.instance import INSTANCE
 from domain.instance_commands import ObserveWorker, RegisterWorker, RequestInstance
-from domain.instance_state import Instance
+from domain.instance_state import ENDED, Instance
 from domain.message import Context, Envelope, subject_of
 from domain.ports import Receipt
 from domain.values import Sealed
 from handlers.advance_instance import advance_instance
-from handlers.cloud_ports import (
-    Absent,
-    CloudRefusedError,
-    CloudTraits,
-    CloudUnavailableError,
-    Existence,
-    Offers,
-    Ports,
-    Present,
-    Server,
-    ServerRequest,
-    Unknown,
-    Volumes,
-)
 from handlers.outcome import Done, Outcome, RetryAfter, outcome_of
 from handlers.person_ports import HeldAddress, KeptKey, PersonTraces
-from handlers.ports import AuditStanding, Doors, Effect, HandlerSettings, Happened, Mail, Trigger, Unsettled
-from infra.clouds import NoShell, PlatformClouds, never_heard, no_probe
+from handlers.ports import AuditStanding, Doors, Effect, HandlerSettings, Happened, Mail, Owning, Trigger, Unsettled
 from infra.dispatch import Dispatcher
 from infra.doors import history_of
 from infra.effects import EffectLedger, EffectRow, MemoryEffectRows, State
 from infra.events.codec import Codec
 from infra.events.memory import MemoryLog
 from tests.given import NOON
+from tests.handlers.fake_cloud import FakeCloud, FakeShell
+from tests.handlers.fixed_clouds import FixedClouds
 
 ACME = OrganizationId("0192aaaa-0000-7000-8000-00000000acme")
 INSTANCE_1 = InstanceId("0192aaaa-0000-7000-8000-000000000001")
@@ -91,86 +80,6 @@ class Effects:
         if fault is not None:
             raise fault.error
         return result
-
-
-@dataclass
-class FakeCloud:
-    """Servers in memory. Unlike a good provider it makes a second server of the same name: the handlers must look."""
-
-    effects: Effects
-    servers: dict[str, Server] = field(default_factory=dict)
-    traits = CloudTraits()
-    volumes: Volumes | None = None
-    ports: Ports | None = None
-    offers: Offers | None = None
-    requests: list[ServerRequest] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-    reinstalled: list[str] = field(default_factory=list)
-    refuses_create: CloudRefusedError | None = None
-    refuses_start: CloudRefusedError | None = None
-    has_address: bool = True
-    blind: bool = False
-    unknown: str = ""
-
-    async def create_server(self, request: ServerRequest) -> Server:
-        return await self.effects.do("create_server", lambda: self._create(request))
-
-    async def start_server(self, provider_instance_id: str) -> None:
-        await self.effects.do("start_server", lambda: self._start(provider_instance_id))
-
-    async def stop_server(self, provider_instance_id: str) -> None:
-        raise NotImplementedError
-
-    async def reinstall_server(self, provider_instance_id: str) -> None:
-        async def reinstall() -> None:
-            self.reinstalled.append(provider_instance_id)
-
-        await self.effects.do("reinstall_server", reinstall)
-
-    async def find_server(self, *, name: str = "", zone: str = "", provider_instance_id: str = "") -> Existence:
-        async def find() -> Existence:
-            if self.unknown:
-                return Unknown(self.unknown)
-            wanted = [s for s in self.servers.values() if name in (s.name, "") or not name]
-            wanted = [s for s in wanted if provider_instance_id in (s.provider_instance_id, "")]
-            return Present(wanted[0]) if wanted and not (self.blind and name) else Absent()
-
-        return await self.effects.do("find_server", find)
-
-    async def list_servers(self) -> Sequence[Server]:
-        if self.unknown:
-            raise CloudUnavailableError(self.unknown)
-        return list(self.servers.values())
-
-    async def delete_server(self, provider_instance_id: str) -> None:
-        await self.effects.do("delete_server", lambda: self._delete(provider_instance_id))
-
-    async def _create(self, request: ServerRequest) -> Server:
-        if self.refuses_create:
-            raise self.refuses_create
-        self.requests.append(request)
-        server = Server(
-            provider_instance_id=f"srv-{len(self.requests)}",
-            name=request.name,
-            tags=request.tags,
-            running=False,
-            ip_address="",
-        )
-        self.servers[server.provider_instance_id] = server
-        return server
-
-    async def _start(self, server_id: str) -> None:
-        if self.refuses_start:
-            raise self.refuses_start
-        server = self.servers[server_id]
-        address = "127.8.0.1" if self.has_address else ""
-        self.servers[server_id] = Server(
-            provider_instance_id=server_id, name=server.name, tags=server.tags, running=True, ip_address=address
-        )
-
-    async def _delete(self, server_id: str) -> None:
-        self.deleted.append(server_id)
-        self.servers.pop(server_id, None)
 
 
 @dataclass
@@ -341,11 +250,15 @@ class World:
     def __init__(self, fault: Fault | None = None) -> None:
         self.now = NOON
         self.effects = Effects(fault)
-        self.cloud = FakeCloud(self.effects)
+        self.cloud = FakeCloud(self.effects, self.clock)
+        self.shell = FakeShell(self.effects)
         self.log = MemoryLog()
         numbers = count(1)
         self.dispatcher = Dispatcher(self.log, Codec(AGGREGATES), self.clock, lambda: f"event-{next(numbers)}")
         self.unsettled: list[Unsettled] = []
+        self.records_behind = False
+        self.heard: dict[str, datetime] = {}
+        self.answering: set[str] = set()
         self.deployments: list[DeploymentId] = []
         self.sealer = FakeSealer()
         self.mailer = FakeMailer(self.effects)
@@ -356,10 +269,11 @@ class World:
         self.doors = Doors(
             dispatch=self._dispatch,
             load=self.dispatcher.load,
-            clouds=PlatformClouds({"local": self.cloud}),
-            shell=NoShell(),
-            probe=no_probe,
-            last_heard=never_heard,
+            clouds=FixedClouds({"local": self.cloud}),
+            shell=self.shell,
+            bootstrap_script=lambda environment: f"install {environment['INSTANCE_ID']}",
+            probe=self._probe,
+            last_heard=self._last_heard,
             secrets=Secrets(),
             signer=Signer(),
             clock=self.clock,
@@ -370,6 +284,7 @@ class World:
                 drain_deadline_s=300,
             ),
             list_unsettled=self._list_unsettled,
+            list_owning=self._list_owning,
             list_standing=self._list_standing,
             effects=EffectLedger(self.ledger),
             history=history_of(self.log),
@@ -405,8 +320,9 @@ class World:
     async def types(self, aggregate: str = "instance", aggregate_id: str = INSTANCE_1) -> list[str]:
         return [envelope.type for envelope in await self.envelopes(aggregate, aggregate_id)]
 
-    async def request_instance(self, *, provider: str = "local", engine: str = "simulated") -> None:
-        await self.command(INSTANCE, INSTANCE_1, instance_wanted(provider=provider, engine=engine))
+    async def request_instance(self, **changes: Any) -> None:
+        """As `instance_wanted`, with other fields where they are named."""
+        await self.command(INSTANCE, INSTANCE_1, replace(instance_wanted(), **changes))
 
     async def worker_gets_ready(self) -> None:
         await self.command(INSTANCE, INSTANCE_1, WORKER)
@@ -463,8 +379,39 @@ class World:
         loaded = [(one, await self.dispatcher.load(DEPLOYMENT, organization, one)) for one in self.deployments]
         return [one for one, found in loaded if found.state.request and not found.state.stopped][:1]
 
+    async def _list_owning(
+        self, after: str, /, *, organization: str = "", provider: str = "", current: bool = False
+    ) -> Sequence[Owning]:
+        """What the read model `instances` would show, of the whole log, two at a time."""
+        if self.records_behind and current:
+            raise ConnectionError("the read side is behind")
+        found = []
+        for subject in sorted(one for one in self.log._positions if one.startswith("evt.")):
+            _, of, aggregate, instance_id = subject.split(".", 3)
+            if aggregate == "instance" and instance_id > after and organization in {of, ""}:
+                state = (await self.dispatcher.load(INSTANCE, of, instance_id)).state
+                found += [_owning(OrganizationId(of), InstanceId(instance_id), state)]
+        return [one for one in found if one.status not in ENDED and provider in {one.provider, ""}][:2]
+
+    async def _last_heard(self, _organization: OrganizationId, instance_id: str, /) -> datetime | None:
+        return self.heard.get(instance_id)
+
+    async def _probe(self, agent_url: str, /) -> bool:
+        return agent_url in self.answering
+
     async def _list_unsettled(self, after: str) -> Sequence[Unsettled]:
         return [instance for instance in self.unsettled if instance.instance_id > after][:2]
+
+
+def _owning(organization: OrganizationId, instance_id: InstanceId, state: Instance) -> Owning:
+    return Owning(
+        organization=organization,
+        instance_id=instance_id,
+        provider=state.request.provider if state.request else "",
+        status=state.status,
+        provider_instance_id=state.provider_instance_id,
+        agent_url=state.agent_url,
+    )
 
 
 def instance_wanted(*, provider: str = "local", engine: str = "simulated") -> RequestInstance:

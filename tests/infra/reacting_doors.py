@@ -8,13 +8,14 @@ from uuid_utils import uuid7
 
 from domain.decider import Decider
 from domain.ids import DeploymentId, OrganizationId
-from handlers.ports import Doors, HandlerSettings, Unsettled
-from infra.clouds import NoShell, PlatformClouds, never_heard, no_probe
+from handlers.ports import Doors, HandlerSettings, Owning, Unsettled
+from infra.clouds import NoShell, never_heard, no_probe
 from infra.dispatch import Dispatcher
 from infra.doors import history_of
 from infra.effects import EffectLedger, MemoryEffectRows
 from infra.events.codec import Codec
 from infra.events.port import EventLog
+from tests.handlers.fixed_clouds import FixedClouds
 from tests.handlers.world import (
     Effects,
     FakeEraser,
@@ -34,6 +35,12 @@ async def none_unsettled(_after: str) -> Sequence[Unsettled]:
     return ()
 
 
+async def none_owning(
+    _after: str, /, *, organization: str = "", provider: str = "", current: bool = False
+) -> Sequence[Owning]:
+    return ()
+
+
 async def none_standing(_organization: OrganizationId, /, *, position: int) -> Sequence[DeploymentId]:
     return ()
 
@@ -48,8 +55,9 @@ def doors_on(log: EventLog, aggregates: Sequence[Decider[Any, Any, Any]], ledger
     return Doors(
         dispatch=dispatcher,
         load=dispatcher.load,
-        clouds=PlatformClouds({}),
+        clouds=FixedClouds({}),
         shell=NoShell(),
+        bootstrap_script=lambda _environment: "",
         probe=no_probe,
         last_heard=never_heard,
         secrets=Secrets(),
@@ -57,6 +65,7 @@ def doors_on(log: EventLog, aggregates: Sequence[Decider[Any, Any, Any]], ledger
         clock=now,
         settings=HandlerSettings(control_plane_url="", console_url="", heartbeat_interval_s=5.0, drain_deadline_s=300),
         list_unsettled=none_unsettled,
+        list_owning=none_owning,
         list_standing=none_standing,
         effects=ledger or EffectLedger(MemoryEffectRows(now)),
         history=history_of(log),

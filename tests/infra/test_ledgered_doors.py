@@ -3,7 +3,7 @@
 from domain.instance import INSTANCE
 from domain.instance_commands import RequestTermination
 from handlers.advance_instance import advance_instance
-from handlers.cloud_ports import Cloud, CloudRefusedError, CloudUnavailableError
+from handlers.cloud_ports import Cloud, CloudRefusedError, CloudTraits, CloudUnavailableError
 from handlers.outcome import Outcome
 from handlers.ports import Doors, Trigger
 from infra.effects import EffectRow
@@ -54,6 +54,27 @@ async def test_each_deed_stands_beside_the_event_that_made_it_necessary() -> Non
     assert states(world) == dict.fromkeys(["create_server", "start_server", "delete_server"], "done")
 
 
+async def test_volumes_firewall_and_shell_are_on_record_too() -> None:
+    world = World()
+    volumes = world.cloud.with_volumes()
+    world.cloud.traits = CloudTraits(installs_itself=False)
+    await world.request_instance(disk_gb=200)
+    await world.settle(advance)
+    await world.command(INSTANCE, INSTANCE_1, RequestTermination(reason="user"))
+    await world.settle(advance)
+    assert await causes(world) == {
+        "create_server": "ServerCreateIntended",
+        "resize_volume": "VolumesListed",
+        "start_server": "VolumeResized",
+        "open_ports": "InstanceBooted",
+        "run_by_ssh": "SshReached",
+        "delete_server": "ServerSeenGone",
+        "delete_volume": "ServerSeenGone",
+    }
+    assert world.cloud.requests[0].agent_environment["WORKER_AUTH_TOKEN"] not in repr(world.ledger.kept.rows)
+    assert volumes.kept == {}
+
+
 async def test_no_secret_is_on_record() -> None:
     world = World()
     await live_and_die(world)
@@ -68,8 +89,8 @@ async def test_a_deed_without_an_answer_is_unknown_and_the_next_look_finds_its_s
     assert world.effects.names == []
     await world.tell(advance, "instance", INSTANCE_1)
     assert world.effects.names[:4] == [
-        "dispatch IntendServerCreate",
         "find_server",
+        "dispatch IntendServerCreate",
         "intend create_server",
         "create_server",
     ]

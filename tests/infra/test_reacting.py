@@ -18,10 +18,11 @@ from domain.message import Recorded, subject_of
 from handlers.outcome import Done, Outcome, Park, RetryAfter
 from handlers.ports import Doors, Effect, Trigger, Waking
 from handlers.subscriptions import Duty
-from infra.clouds import PlatformClouds
 from infra.effects import EffectLedger, MemoryEffectRows
 from infra.embedded.nats import EmbeddedNats
-from tests.handlers.world import Effects, FakeCloud
+from tests.handlers.fake_cloud import FakeCloud
+from tests.handlers.fixed_clouds import FixedClouds
+from tests.handlers.world import Effects
 from tests.infra.house import ACME, House, Looks, open_house, until
 from tests.infra.reacting_worker import TABLE
 
@@ -265,9 +266,8 @@ async def test_only_an_answer_of_done_counts_as_done(house: House, answer: Outco
 async def test_deeds_are_on_record_under_the_reaction_and_its_event(house: House) -> None:
     ledger = MemoryEffectRows(house.doors.clock)
     effects = Effects()
-    house.doors = replace(
-        house.doors, effects=EffectLedger(ledger), clouds=PlatformClouds({"local": FakeCloud(effects)})
-    )
+    cloud = FakeCloud(effects, house.doors.clock)
+    house.doors = replace(house.doors, effects=EffectLedger(ledger), clouds=FixedClouds({"local": cloud}))
 
     async def delete(trigger: Trigger, doors: Doors) -> Outcome:
         cloud = await doors.clouds.of(ACME, "local")

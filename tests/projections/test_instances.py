@@ -6,6 +6,7 @@ import pytest
 
 from domain import instance_commands as c
 from domain.instance import INSTANCE
+from projections.instance_milestones import list_milestones
 from projections.instance_words import words_of
 from projections.instances import (
     INSTANCES,
@@ -13,16 +14,16 @@ from projections.instances import (
     find_home,
     find_instance,
     list_instances,
-    list_milestones,
     list_unsettled,
     search_instances,
 )
-from tests.examples import EVENT_EXAMPLES
+from tests.examples import ELSEWHERE, EVENT_EXAMPLES, example
 from tests.given import NOON
 from tests.projections.grammar import Story, projected
 from tests.projections.steps import BOOTED, CREATED, GONE, READY, requested
 
 NOW = NOON + timedelta(hours=1)
+NO_ROOM = c.RecordServerCreateFailed(code="PROVIDER_OUT_OF_STOCK", message="No L4 left.")
 
 
 def _ended(story: Story, instance: str) -> Story:
@@ -167,10 +168,37 @@ async def test_the_unsettled_are_those_on_their_way(postgres_url: str) -> None:
     story = Story().asked("acme", "i-1", requested()).asked("globex", "i-2", requested(), *BOOTED)
     story.asked("acme", "i-3", requested(), *READY)
     story = _ended(story, "i-4")
+    story.asked("acme", "i-5", requested(), CREATED[0], NO_ROOM)
     async with projected(postgres_url, INSTANCES, story.entries) as connection:
         first = await list_unsettled(connection, limit=1)
         second = await list_unsettled(connection, after=first[-1].id)
-    assert [(home.id, home.organization_id) for home in (*first, *second)] == [("i-1", "acme"), ("i-2", "globex")]
+    assert [(home.id, home.organization_id) for home in (*first, *second)] == [
+        ("i-1", "acme"),
+        ("i-2", "globex"),
+        ("i-5", "acme"),
+    ], "what failed is still to be ended"
+
+
+async def test_an_instance_is_shown_where_its_present_attempt_is(postgres_url: str) -> None:
+    wish = requested(alternatives=(ELSEWHERE,))
+    story = Story().asked("acme", "i-1", wish, CREATED[0], NO_ROOM, *CREATED, example(c.RecordVolumes))
+    async with projected(postgres_url, INSTANCES, story.entries) as connection:
+        view = await find_instance(connection, "acme", "i-1", now=NOW)
+    assert view is not None
+    assert (view.status, view.zone, view.instance_type) == ("provisioning", "fr-par-2", "L4-1-24G")
+    assert (view.gpu_vram_gb, view.price_eur_micros_per_hour) == (24, 750_000)
+    assert [volume.size_gb for volume in view.volumes.values()] == [20]
+
+
+async def test_each_attempt_is_told_with_the_providers_words(postgres_url: str) -> None:
+    wish = requested(alternatives=(ELSEWHERE,))
+    story = Story().asked("acme", "i-1", wish, CREATED[0], NO_ROOM, CREATED[0])
+    async with projected(postgres_url, INSTANCES, story.entries) as connection:
+        told = [one.words for one in await list_milestones(connection, "acme", "i-1")]
+    assert told[2:] == [
+        "The provider refused: No L4 left.",
+        "Server inventiv-worker-1-1 is being created, at alternative 1 (attempt 2).",
+    ]
 
 
 async def test_a_worker_finds_the_home_of_its_instance(postgres_url: str) -> None:

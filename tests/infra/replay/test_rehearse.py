@@ -14,7 +14,7 @@ from handlers.ports import Doors, Trigger
 from handlers.subscriptions import REACTIONS, Reaction
 from infra.ledgered_doors import ledgered
 from infra.replay import rehearse
-from infra.replay.dry_doors import Deed
+from infra.replay.dry_clouds import Deed
 from infra.replay.rehearse import Rehearsal, Rehearsed, TooManyWakingsError, verdict_of
 from tests.handlers.world import INSTANCE_1, WORKER, World, heartbeat
 
