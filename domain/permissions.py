@@ -33,6 +33,9 @@ Action = Literal[
     "audit.view",
     "usage.view",
     "catalogue.view",
+    "hosts.view",
+    "hosts.manage",
+    "operations.request",
 ]
 
 _EVERYONE: frozenset[Role] = frozenset({"owner", "admin", "manager", "user"})
@@ -67,6 +70,9 @@ PERMISSIONS: Mapping[Action, frozenset[Role]] = {
     "audit.view": _LEADERS,
     "usage.view": _EVERYONE,
     "catalogue.view": _LEADERS,
+    "hosts.view": _LEADERS,
+    "hosts.manage": _RUNNERS,
+    "operations.request": _RUNNERS,
 }
 
 

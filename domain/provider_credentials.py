@@ -7,7 +7,7 @@ from typing import assert_never
 import msgspec
 
 from domain.decider import Decider, Rejected
-from domain.ids import OrganizationId, derived_id
+from domain.ids import DeploymentId, OrganizationId, derived_id
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,10 +23,40 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
 EXPECTED: Mapping[str, Expected] = {
     "local": Expected(),
-    "scaleway": Expected(required=("project_id", "secret_key"), optional=("access_key", "organization_id")),
+    "scaleway": Expected(
+        required=("project_id", "secret_key"),
+        optional=("access_key", "organization_id", "ssh_private_key", "ssh_user"),
+    ),
+    "aws": Expected(
+        required=("access_key_id", "secret_access_key"), optional=("regions", "role_arn", "external_id", "subnet_ids")
+    ),
+    "bare_metal": Expected(required=("ssh_private_key",), optional=("ssh_user",)),
     "ovh": Expected(required=("application_key", "application_secret", "consumer_key"), optional=("project_id",)),
+    "huggingface": Expected(required=("token",)),
 }
-"""By provider code (SPEC 1.7, 6.7). A provider without required ones is always configured."""
+"""By provider code (SPEC 1.7, 6.7). A provider without required ones is always configured. `huggingface` is where
+gated models come from.
+
+Lists (`regions`, `subnet_ids`) are separated by commas. `role_arn` is assumed with the keys, which then need no other
+right; `subnet_ids` are for accounts without a default network.
+`ssh_private_key` fits a public key of the project, which Scaleway puts on its servers: with it a server whose own
+installation came to nothing is installed by SSH.
+"""
+
+
+MAX_NAMED = 5
+"""Deployments that a refusal names."""
+_PURPOSE = "provider/"
+
+
+def purpose_of(provider: str) -> str:
+    """Under which word the vault keeps an account's bundle."""
+    return f"{_PURPOSE}{provider}"
+
+
+def provider_of(purpose: str) -> str:
+    """Whose credentials such a bundle holds; empty when it is for something else."""
+    return purpose.removeprefix(_PURPOSE) if purpose.startswith(_PURPOSE) else ""
 
 
 class RecordCredentialsSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +67,11 @@ class RecordCredentialsSet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordCredentialsRemoved(msgspec.Struct, frozen=True, kw_only=True):
+    """`instances`: how many may own servers there, which nobody could delete then; `deployments`: whose they are."""
+
     provider: str
+    instances: int = 0
+    deployments: tuple[DeploymentId, ...] = ()
 
 
 ProviderCredentialsCommand = RecordCredentialsSet | RecordCredentialsRemoved
@@ -81,6 +115,7 @@ def decide(
             _require_expected(command)
             return [ProviderCredentialsSet(provider=command.provider, names=command.names)]
         case RecordCredentialsRemoved():
+            _require_unused(command)
             return [ProviderCredentialsRemoved(provider=command.provider)] if state.names else []
         case _:
             assert_never(command)
@@ -93,6 +128,15 @@ def _require_expected(command: RecordCredentialsSet) -> None:
     unknown = sorted(set(command.names) - expected.names)
     if unknown:
         raise Rejected("unknown_credential", f"{command.provider} has no credential called {unknown[0]}.")
+
+
+def _require_unused(command: RecordCredentialsRemoved) -> None:
+    if command.instances == 0:
+        return
+    named = command.deployments[:MAX_NAMED]
+    more = f" and {len(command.deployments) - len(named)} more" if len(command.deployments) > len(named) else ""
+    words = f"{command.instances} instances may own servers at {command.provider}, which nobody could delete then."
+    raise Rejected("provider_in_use", f"{words} First stop deployment {', '.join(named)}{more}, and wait for its end.")
 
 
 def missing_credentials(provider: str, names: Sequence[str]) -> tuple[str, ...]:

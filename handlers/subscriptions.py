@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from domain.deployment import DEPLOYMENT, DeploymentRequested, DeploymentStopped
 from domain.instance import INSTANCE
 from domain.organization import ORGANIZATION, MemberInvited, OrganizationDeleted
+from domain.provider_account import PROVIDER_ACCOUNT
+from domain.provider_account_events import CatalogueSyncRequested, ReconciliationRequested
 from domain.upstream import UpstreamKeyReplaced
 from domain.user import USER, PasswordResetRequested, UserForgotten
 from handlers import (
@@ -20,14 +22,19 @@ from handlers import (
     destroy_upstream_keys_on_upstream_changed,
     erase_person_on_user_forgotten,
     keep_audit_log_sealed,
+    keep_catalogue_fresh,
+    keep_hosts_within_slots,
     keep_instances_advancing,
     keep_servers_matching_records,
     keep_upstream_keys_matching_deployments,
+    keep_workers_watched,
+    reconcile_account_on_reconciliation_requested,
     request_instances_on_deployment_requested,
     send_invitation_on_member_invited,
     send_reset_link_on_password_reset_requested,
     stop_deployments_on_organization_deleted,
     stop_instances_on_deployment_stopped,
+    sync_catalogue_on_catalogue_sync_requested,
 )
 from handlers.outcome import Outcome
 from handlers.ports import Doors, Trigger, Waking
@@ -111,6 +118,18 @@ REACTIONS: tuple[Reaction, ...] = (
         events=frozenset({UserForgotten.__name__}),
         react=erase_person_on_user_forgotten.erase_person_on_user_forgotten,
     ),
+    Reaction(
+        name=reconcile_account_on_reconciliation_requested.NAME,
+        aggregate=PROVIDER_ACCOUNT.aggregate,
+        events=frozenset({ReconciliationRequested.__name__}),
+        react=reconcile_account_on_reconciliation_requested.reconcile_account_on_reconciliation_requested,
+    ),
+    Reaction(
+        name=sync_catalogue_on_catalogue_sync_requested.NAME,
+        aggregate=PROVIDER_ACCOUNT.aggregate,
+        events=frozenset({CatalogueSyncRequested.__name__}),
+        react=sync_catalogue_on_catalogue_sync_requested.sync_catalogue_on_catalogue_sync_requested,
+    ),
 )
 
 
@@ -125,7 +144,22 @@ def duties() -> tuple[Duty, ...]:
         Duty(
             name="keep_servers_matching_records",
             period_s=keep_servers_matching_records.PERIOD_S,
-            perform=keep_servers_matching_records.ServerSweep(),
+            perform=keep_servers_matching_records.keep_servers_matching_records,
+        ),
+        Duty(
+            name="keep_workers_watched",
+            period_s=keep_workers_watched.PERIOD_S,
+            perform=keep_workers_watched.WorkerWatch(),
+        ),
+        Duty(
+            name="keep_catalogue_fresh",
+            period_s=keep_catalogue_fresh.PERIOD_S,
+            perform=keep_catalogue_fresh.keep_catalogue_fresh,
+        ),
+        Duty(
+            name="keep_hosts_within_slots",
+            period_s=keep_hosts_within_slots.PERIOD_S,
+            perform=keep_hosts_within_slots.keep_hosts_within_slots,
         ),
         Duty(
             name="keep_upstream_keys_matching_deployments",

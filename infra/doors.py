@@ -15,8 +15,8 @@ from handlers.ports import Doors, Effects, HandlerSettings, History, Trigger, Un
 from infra.audit.sealer import Sealer
 from infra.audit.seals import SealStore
 from infra.audit.signing_key import read_signing_key
-from infra.clouds import NoShell, PlatformClouds, never_heard, no_probe
-from infra.credentials import CredentialStore
+from infra.clouds import AccountClouds, factories_of, script_of
+from infra.credentials import CredentialStore, opened_by_provider
 from infra.dispatch import Dispatcher
 from infra.environment import Environment
 from infra.erasure import VaultEraser
@@ -25,15 +25,19 @@ from infra.events.group_commit import GroupCommitLog
 from infra.events.jetstream import JetStreamLog
 from infra.events.port import EventLog
 from infra.events.snapshots import SnapshotStore
+from infra.host_keys import HostKeys
 from infra.idempotency import PostgresIdempotency
 from infra.inbox import Inbox, inbox_folder
 from infra.mail import mailer_of
 from infra.master_key import MasterKey
+from infra.owning import OwningInstances
 from infra.person_traces import find_traces_in
 from infra.postgres import Pool
 from infra.providers.tags import KeyedSigner
+from infra.shell import SshShell, hosts_in
 from infra.upstream_key_store import UpstreamKeyVault
 from infra.vault import OneTimeTokens, Vault, WorkerTokens
+from infra.worker_hearing import HeardWorkers, probe_agent
 from infra.wrapping import KeyRing
 from projections.deployments import list_standing
 from projections.instances import list_unsettled
@@ -56,7 +60,7 @@ def history_of(log: EventLog) -> History:
     return history
 
 
-PROVIDERS = ("local",)
+PROVIDERS = ("local", "scaleway", "aws", "bare_metal")
 """Codes of the providers that doors_of has an adapter for."""
 
 
@@ -73,11 +77,13 @@ def doors_of(environment: Environment, nc: Client, tables: Tables, local: Cloud,
     """Real doors, over a writer's connection, Postgres, and the provider `local`.
 
     Raises:
-        SecretFileError: the settings of mails do not suffice.
+        SecretFileError: the settings of mails do not suffice, or the token for gated models cannot be read.
     """
     dispatcher, read, pool = new_dispatcher(nc), tables.read, tables.vault
     keys = KeyRing(key, environment.secrets_dir)
     vault, inbox = Vault(pool, key, keys), Inbox(inbox_folder(environment.data_dir))
+    credentials = CredentialStore(pool, keys)
+    open_credentials = opened_by_provider(credentials.open, environment.hf_token_file)
 
     async def unsettled(after: str) -> Sequence[Unsettled]:
         async with read("instances") as connection:
@@ -91,15 +97,17 @@ def doors_of(environment: Environment, nc: Client, tables: Tables, local: Cloud,
     return Doors(
         dispatch=dispatcher,
         load=dispatcher.load,
-        clouds=PlatformClouds({"local": local}),
-        shell=NoShell(),
-        probe=no_probe,
-        last_heard=never_heard,
+        clouds=AccountClouds({"local": local}, credentials, factories_of(environment, hosts_in(read), utc_now)),
+        shell=SshShell(open_credentials, HostKeys(pool), hosts_in(read)),
+        bootstrap_script=script_of(environment),
+        probe=probe_agent,
+        last_heard=HeardWorkers(nc, utc_now),
         secrets=WorkerTokens(key),
         signer=KeyedSigner(key),
         clock=utc_now,
         settings=settings_of(environment),
         list_unsettled=unsettled,
+        list_owning=OwningInstances(read, JetStreamLog(nc).head),
         list_standing=standing,
         effects=tables.effects,
         history=history_of(JetStreamLog(nc)),
@@ -107,7 +115,7 @@ def doors_of(environment: Environment, nc: Client, tables: Tables, local: Cloud,
         mailer=mailer_of(environment),
         vault=vault,
         tokens=OneTimeTokens(key),
-        credentials=CredentialStore(pool, keys).open,
+        credentials=open_credentials,
         upstream_keys=UpstreamKeyVault(pool),
         find_traces=find_traces_in(read, utc_now),
         eraser=VaultEraser(environment.postgres_url, pool, vault, PostgresIdempotency(pool, key), inbox),
@@ -120,6 +128,8 @@ def settings_of(environment: Environment) -> HandlerSettings:
         console_url=(environment.console_url or environment.api_url).rstrip("/"),
         heartbeat_interval_s=environment.heartbeat_interval_s,
         drain_deadline_s=environment.drain_deadline_s,
+        worker_silent_s=environment.worker_silent_s,
+        tunnel_url=environment.tunnel_agent_url,
     )
 
 

@@ -52,6 +52,9 @@ _LOOKS = {
     "keys": ("Key", "purple"),
     "sharing": ("Share2", "blue"),
     "settings": ("Settings", "gray"),
+    "reconcile": ("AlertTriangle", "yellow"),
+    "catalogue": ("Tags", "sky"),
+    "hosts": ("Server", "sky"),
     "platform": ("Database", "gray"),
 }
 """Icon and colour of the codes that SPEC gives none."""

@@ -53,6 +53,10 @@ def _health(verb: str, action: str, outcome: Outcome = "success") -> EventWords:
     return EventWords(verb, action, "health", outcome)
 
 
+def _reconcile(verb: str, action: str, outcome: Outcome = "success") -> EventWords:
+    return EventWords(verb, action, "reconcile", outcome)
+
+
 def _flag(what: str, action: str) -> dict[str, EventWords]:
     """Words of the two events of double activation."""
     name = f"{what[0].upper()}{what[1:]}".replace(" ", "")
@@ -132,23 +136,54 @@ _PLATFORM = {
     "NameReserved": EventWords("reserved a unique name", "NAME_RESERVED", "platform"),
     "NameReleased": EventWords("released a unique name", "NAME_RELEASED", "platform"),
 }
+_ACCOUNT = {
+    "ReconciliationRequested": _reconcile("asked for a reconciliation", "RECONCILE_REQUESTED", "in_progress"),
+    "ReconciliationCompleted": _reconcile("compared the provider's servers with the records", "RECONCILE_COMPLETED"),
+    "ReconciliationFailed": _reconcile("could not compare the servers", "RECONCILE_FAILED", "failed"),
+    "StraySeen": _reconcile("saw a server or volume that no record wants", "STRAY_SEEN"),
+    "StrayDeleteIntended": _reconcile("began to delete what no record wants", "STRAY_DELETE", "in_progress"),
+    "StrayCleared": _reconcile("saw what no record wanted settled", "STRAY_CLEARED"),
+    "UnrecordedServerSeen": _reconcile("saw a server of ours without a record", "UNRECORDED_SEEN", "failed"),
+    "ServerMissed": _reconcile("missed a server at the provider", "PROVIDER_DELETED_DETECTED"),
+    "MissedServerSettled": _reconcile("settled a missed server", "MISSED_SERVER_SETTLED"),
+    "DeletionHalted": _reconcile("halted deletions, for they were too many", "DELETION_HALTED", "failed"),
+    "CatalogueSyncRequested": EventWords(
+        "asked for the provider's catalogue", "CATALOG_SYNC_REQUESTED", "catalogue", "in_progress"
+    ),
+    "CatalogueSynced": EventWords("read the provider's catalogue", "CATALOG_SYNCED", "catalogue"),
+    "CatalogueSyncFailed": EventWords(
+        "could not read the provider's catalogue", "CATALOG_SYNC_FAILED", "catalogue", "failed"
+    ),
+}
+_HOST = {
+    "HostEnrolled": EventWords("enrolled the host", "HOST_ENROLLED", "hosts"),
+    "HostChanged": EventWords("changed the host", "HOST_CHANGED", "hosts"),
+    "HostWithdrawn": EventWords("withdrew the host", "HOST_WITHDRAWN", "hosts"),
+}
 _INSTANCE_BEGINS = {
     "InstanceRequested": EventWords("requested the instance", "REQUEST_CREATE", "create", "in_progress"),
     "ServerCreateIntended": EventWords("began to create the server", "EXECUTE_CREATE", "create", "in_progress"),
     "ServerCreated": _server("created the server", "PROVIDER_CREATE"),
     "ServerCreateFailed": EventWords("could not create the server", "PROVIDER_CREATE", "create", "failed"),
     "VolumeDiscovered": _server("found a volume", "PROVIDER_CREATE_VOLUME"),
+    "VolumesListed": _server("listed the server's volumes", "PROVIDER_VOLUMES_LISTED"),
+    "VolumeResizeFailed": EventWords("could not resize a volume", "PROVIDER_VOLUME_RESIZE", "create", "failed"),
     "VolumeResized": _server("resized a volume", "PROVIDER_VOLUME_RESIZE"),
     "VolumeDeleted": EventWords("deleted a volume", "PROVIDER_DELETE_VOLUME", "terminate"),
     "ServerStarted": _server("started the server", "PROVIDER_START"),
     "ServerStartFailed": EventWords("could not start the server", "PROVIDER_START", "create", "failed"),
+    "ServerReplacementRequested": EventWords("asked for another server", "REQUEUE_PROVISION", "create", "in_progress"),
+    "ServerDiscarded": _server("discarded the server", "SERVER_DISCARDED"),
+    "ProviderCallFailed": EventWords("got no answer from the provider", "PROVIDER_CALL", "create", "failed"),
     "AddressAssigned": _server("learned the server's address", "PROVIDER_GET_IP"),
     "PortsOpened": _server("opened ports", "PROVIDER_SECURITY_GROUP"),
     "InstanceBooted": _server("saw the server run", "INSTANCE_CREATED"),
     "SshReached": _health("reached the server by SSH", "WORKER_SSH_ACCESSIBLE"),
     "BootstrapPhaseDone": _server("finished a phase of the installation", "WORKER_SSH_INSTALL"),
+    "BootstrapFailed": EventWords("could not install the server", "WORKER_SSH_INSTALL", "create", "failed"),
     "WorkerRegistered": _health("registered as the instance's worker", "WORKER_REGISTERED"),
     "WorkerTokenConfirmed": _health("used its own token first", "WORKER_TOKEN_CONFIRMED"),
+    "WorkerTokenRotated": _health("offered the worker a new token", "WORKER_TOKEN_ROTATED"),
     "EngineAnswered": _health("saw the engine answer", "WORKER_VLLM_HTTP_OK"),
     "ModelLoaded": _health("loaded the model", "WORKER_MODEL_LOADED"),
     "EngineWarmedUp": _health("warmed the engine up", "WORKER_VLLM_WARMUP"),
@@ -165,6 +200,7 @@ _INSTANCE_ENDS = {
         "requested the instance's termination", "REQUEST_TERMINATE", "terminate", "in_progress"
     ),
     "ServerSeenGone": EventWords("saw the server gone", "TERMINATION_CONFIRMED", "terminate"),
+    "TerminationOverdue": EventWords("could not end the instance yet", "TERMINATION_PENDING", "terminate", "failed"),
     "InstanceTerminated": EventWords("terminated the instance", "INSTANCE_TERMINATED", "terminate"),
     "InstanceArchived": EventWords("archived the instance", "ARCHIVE_INSTANCE", "archive"),
     "ReinstallRequested": EventWords("requested a reinstallation", "REQUEST_REINSTALL", "repair", "in_progress"),
@@ -176,6 +212,8 @@ WORDS: Mapping[str, EventWords] = {
     **_KEY,
     **_MODEL,
     **_PLATFORM,
+    **_ACCOUNT,
+    **_HOST,
     **_INSTANCE_BEGINS,
     **_INSTANCE_ENDS,
 }
@@ -194,6 +232,8 @@ TARGETS: Mapping[str, str] = {
     "instance": "instance",
     "setting": "settings",
     "provider_credentials": "provider credentials",
+    "provider_account": "provider account",
+    "host": "host",
     "reservation": "unique name",
 }
 """Aggregate -> what a person calls it."""

@@ -7,12 +7,15 @@ from domain import (
     access,
     api_key,
     deployment,
+    host,
     instance_commands,
     instance_events,
     model,
     offering,
     organization,
     organization_commands,
+    provider_account_commands,
+    provider_account_events,
     provider_credentials,
     reservation,
     session,
@@ -26,6 +29,8 @@ from domain.catalogue import PROVIDERS
 from domain.ids import DeploymentId, InstanceId, InvitationId, ModelId, OrganizationId, UserId, WorkerId
 from domain.key_scope import KeyScope
 from domain.limits import OrganizationLimits
+from domain.model_shape import ModelShape
+from domain.place import Place
 from domain.values import Digest, Sealed
 from tests.given import NOON
 
@@ -47,6 +52,10 @@ _WANTED: dict[str, Any] = {
     "startup_timeout_s": 300,
 }
 _HARDWARE: dict[str, Any] = {"gpu_count": 1, "vram_per_gpu_gb": 2, "price_eur_micros_per_hour": 0}
+ELSEWHERE = Place(
+    zone="fr-par-2", instance_type="L4-1-24G", gpu_count=1, vram_per_gpu_gb=24, price_eur_micros_per_hour=750_000
+)
+"""A second place, for what falls back to one."""
 _INSTANCE: dict[str, Any] = {
     "deployment_id": DEPLOYED,
     "ordinal": 1,
@@ -91,6 +100,15 @@ _MODEL: dict[str, Any] = {
     "required_vram_gb": 0,
     "context_length": 2048,
     "data_volume_gb": 0,
+    "shape": ModelShape(
+        parameters=8_000_000,
+        weight_bytes=16_000_000,
+        layers=2,
+        attention_heads=4,
+        kv_heads=2,
+        head_dim=16,
+        max_context_tokens=2048,
+    ),
 }
 _SESSION: dict[str, Any] = {
     "user_id": ALICE,
@@ -137,6 +155,36 @@ _SHARE_TERMS = share.ShareTerms(starts_at=NOON)
 _PAIR: dict[str, Any] = {"offering_id": OFFERED, "consumer": GLOBEX}
 _BOTH: tuple[Flag, ...] = ("technical", "economic")
 _DENIED: dict[str, Any] = {"action": "members.invite", "target": "/organizations/current/invitations", "unrecorded": 0}
+
+
+_SIGNED: dict[str, Any] = {
+    "resource": "server",
+    "provider_resource_id": "fr-par-2/srv-9",
+    "organization_id": ACME,
+    "instance_id": INSTANCE_1,
+    "attempt": 1,
+}
+_STRAY: dict[str, Any] = {"provider": "scaleway", **_SIGNED}
+_STRAY_NAMED: dict[str, Any] = {f: _STRAY[f] for f in ("provider", "resource", "provider_resource_id")}
+HOST_FACTS = host.HostFacts(
+    name="rack-1",
+    host_key_fingerprint="SHA256:" + "k" * 43,
+    gpu_count=2,
+    vram_per_gpu_gb=48,
+    price_eur_micros_per_hour=900_000,
+    slots=(host.Slot(day=0, start_minute=480, end_minute=1080),),
+)
+_ADDRESSED: dict[str, Any] = {"address": "192.0.2.7", "ssh_port": 22, "facts": HOST_FACTS}
+L4 = provider_account_events.Offer(
+    zone="fr-par-2",
+    instance_type="L4-1-24G",
+    gpu_count=1,
+    vram_per_gpu_gb=24,
+    cpu_count=8,
+    ram_gb=48,
+    price_eur_micros_per_hour=750_000,
+    stock="available",
+)
 
 
 def key_to_issue(name: str = "ci", owner: UserId = ALICE, key_sha256: str = "e" * 64) -> api_key.IssueApiKey:
@@ -201,6 +249,30 @@ EVENT_EXAMPLES: tuple[object, ...] = (
     setting.SettingUnset(key="WORKER_HEALTH_PORT", provider="local"),
     provider_credentials.ProviderCredentialsSet(provider="scaleway", names=("project_id", "secret_key")),
     provider_credentials.ProviderCredentialsRemoved(provider="scaleway"),
+    provider_account_events.ReconciliationRequested(provider="scaleway"),
+    provider_account_events.ReconciliationCompleted(
+        provider="scaleway", servers=3, volumes=3, strays=1, unrecorded=1, missed=1, answered=True
+    ),
+    provider_account_events.ReconciliationFailed(
+        provider="scaleway", call="list_servers", kind="auth", message="authentication is denied", answered=True
+    ),
+    provider_account_events.StraySeen(**_STRAY),
+    provider_account_events.StrayDeleteIntended(**_STRAY_NAMED),
+    provider_account_events.StrayCleared(**_STRAY_NAMED, reason="gone"),
+    provider_account_events.UnrecordedServerSeen(**_STRAY),
+    provider_account_events.ServerMissed(
+        provider="scaleway", provider_instance_id="fr-par-2/srv-1", instance_id=INSTANCE_1
+    ),
+    provider_account_events.MissedServerSettled(provider="scaleway", provider_instance_id="fr-par-2/srv-1"),
+    provider_account_events.DeletionHalted(provider="scaleway", due=5, deleted=1, limit=1),
+    provider_account_events.CatalogueSyncRequested(provider="scaleway"),
+    provider_account_events.CatalogueSynced(
+        provider="scaleway", offers=(L4,), withdrawn=(provider_account_events.OfferKey("fr-par-1", "RENDER-S"),)
+    ),
+    provider_account_events.CatalogueSyncFailed(provider="scaleway", kind="transient", message="HTTP 503"),
+    host.HostEnrolled(**_ADDRESSED),
+    host.HostChanged(facts=HOST_FACTS),
+    host.HostWithdrawn(),
     session.SessionOpened(**_SESSION),
     session.WorkspaceSwitched(organization_id=None),
     session.SessionRevoked(),
@@ -222,17 +294,26 @@ EVENT_EXAMPLES: tuple[object, ...] = (
     instance_events.ServerCreated(attempt=1, provider_instance_id="srv-1"),
     instance_events.ServerCreateFailed(attempt=1, code="PROVIDER_CREATE_FAILED", message="The provider said no."),
     instance_events.VolumeDiscovered(**_VOLUME),
+    instance_events.VolumesListed(),
     instance_events.VolumeResized(provider_volume_id="vol-1", size_gb=200),
+    instance_events.VolumeResizeFailed(
+        provider_volume_id="vol-1", code="PROVIDER_VOLUME_RESIZE_FAILED", message="Too large."
+    ),
     instance_events.VolumeDeleted(provider_volume_id="vol-1"),
     instance_events.ServerStarted(),
     instance_events.ServerStartFailed(code="PROVIDER_OUT_OF_STOCK", message="No L4 left."),
+    instance_events.ServerReplacementRequested(reason="Lost for 300 s."),
+    instance_events.ServerDiscarded(attempt=1, provider_instance_id="srv-1"),
+    instance_events.ProviderCallFailed(call="create_server", kind="transient", message="503 try again"),
     instance_events.AddressAssigned(ip_address="127.8.0.1"),
     instance_events.PortsOpened(ports=(22, 8080, 8000)),
     instance_events.InstanceBooted(),
     instance_events.SshReached(),
     instance_events.BootstrapPhaseDone(phase="docker_install"),
+    instance_events.BootstrapFailed(phase="docker_install", message="no space left"),
     instance_events.WorkerRegistered(**_WORKER),
     instance_events.WorkerTokenConfirmed(),
+    instance_events.WorkerTokenRotated(token_sha256="e" * 64, token_prefix="wk_0192bbbb-"),
     instance_events.EngineAnswered(),
     instance_events.ModelLoaded(endpoints=("chat", "completions"), context_tokens=32_768),
     instance_events.EngineWarmedUp(),
@@ -243,6 +324,7 @@ EVENT_EXAMPLES: tuple[object, ...] = (
     instance_events.DrainStarted(reason="user", deadline_s=300),
     instance_events.WorkerDrained(),
     instance_events.TerminationRequested(reason="user"),
+    instance_events.TerminationOverdue(after_s=600),
     instance_events.ServerSeenGone(),
     instance_events.InstanceTerminated(reason="user"),
     instance_events.InstanceArchived(),
@@ -301,6 +383,26 @@ COMMAND_EXAMPLES: tuple[object, ...] = (
     setting.UnsetSetting(key="WORKER_HEALTH_PORT", provider="local"),
     provider_credentials.RecordCredentialsSet(provider="scaleway", names=("project_id", "secret_key")),
     provider_credentials.RecordCredentialsRemoved(provider="scaleway"),
+    provider_account_commands.RequestReconciliation(provider="scaleway"),
+    provider_account_commands.RecordReconciled(
+        provider="scaleway",
+        asked_at=None,
+        servers=frozenset({"fr-par-2/srv-9"}),
+        volumes=None,
+        strays=(provider_account_commands.Signed(**_SIGNED),),
+        unrecorded=(),
+        missed={"fr-par-2/srv-1": INSTANCE_1},
+        grace_s=0.0,
+    ),
+    provider_account_commands.RecordReconciliationFailed(
+        provider="scaleway", asked_at=None, call="list_servers", kind="transient", message="HTTP 503"
+    ),
+    provider_account_commands.RequestCatalogueSync(provider="scaleway"),
+    provider_account_commands.RecordOffers(provider="scaleway", offers=(L4,)),
+    provider_account_commands.RecordCatalogueSyncFailed(provider="scaleway", kind="auth", message="denied"),
+    host.EnrolHost(allowed=True, **_ADDRESSED),
+    host.ChangeHost(facts=HOST_FACTS),
+    host.WithdrawHost(serves=False),
     session.OpenSession(**_SESSION),
     session.SwitchWorkspace(organization_id=None),
     session.RevokeSession(),
@@ -328,15 +430,23 @@ COMMAND_EXAMPLES: tuple[object, ...] = (
     instance_commands.RecordServerCreated(provider_instance_id="srv-1"),
     instance_commands.RecordServerCreateFailed(code="PROVIDER_CREATE_FAILED", message="The provider said no."),
     instance_commands.RecordVolume(**_VOLUME),
+    instance_commands.RecordVolumes(volumes=(instance_commands.RecordVolume(**_VOLUME),)),
     instance_commands.RecordVolumeResized(provider_volume_id="vol-1", size_gb=200),
+    instance_commands.RecordVolumeResizeFailed(
+        provider_volume_id="vol-1", code="PROVIDER_VOLUME_RESIZE_FAILED", message="Too large."
+    ),
     instance_commands.RecordVolumeDeleted(provider_volume_id="vol-1"),
     instance_commands.RecordServerStarted(),
     instance_commands.RecordServerStartFailed(code="PROVIDER_OUT_OF_STOCK", message="No L4 left."),
+    instance_commands.RequestReplacement(reason="Lost for 300 s."),
+    instance_commands.RecordProviderTrouble(call="create_server", kind="transient", message="503 try again"),
     instance_commands.RecordAddress(ip_address="127.8.0.1"),
     instance_commands.RecordPortsOpened(ports=(22, 8080, 8000)),
     instance_commands.RecordSshReached(),
     instance_commands.RecordBootstrapPhase(phase="docker_install"),
+    instance_commands.RecordBootstrapFailed(phase="docker_install", message="no space left"),
     instance_commands.RegisterWorker(**_WORKER),
+    instance_commands.RotateWorkerToken(token_sha256="e" * 64, token_prefix="wk_0192bbbb-"),
     instance_commands.ObserveWorker(
         status="ready", engine_up=True, model_loaded=True, warmed_up=True, queue_depth=0, agent_sha256="b" * 64
     ),
@@ -344,6 +454,7 @@ COMMAND_EXAMPLES: tuple[object, ...] = (
     instance_commands.FailStartup(code="STARTUP_TIMEOUT", message="Not ready after 300 s."),
     instance_commands.StopInstance(reason="user"),
     instance_commands.RequestTermination(reason="user"),
+    instance_commands.RecordOverdue(),
     instance_commands.RecordServerGone(),
     instance_commands.ArchiveInstance(),
     instance_commands.RequestReinstall(),

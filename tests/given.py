@@ -15,12 +15,15 @@ from domain.aggregates import AGGREGATES
 from domain.api_key import API_KEY, ApiKeyCommand
 from domain.decider import Decider, Rejected
 from domain.deployment import DEPLOYMENT, DeploymentCommand
+from domain.host import HOST, HostCommand
 from domain.instance import INSTANCE
 from domain.instance_commands import InstanceCommand
 from domain.model import MODEL, ModelCommand
 from domain.offering import OFFERING, OfferingCommand
 from domain.organization import ORGANIZATION
 from domain.organization_commands import OrganizationCommand
+from domain.provider_account import PROVIDER_ACCOUNT
+from domain.provider_account_commands import ProviderAccountCommand
 from domain.provider_credentials import PROVIDER_CREDENTIALS, ProviderCredentialsCommand
 from domain.session import SESSION, SessionCommand
 from domain.setting import SETTING, SettingCommand
@@ -36,9 +39,11 @@ COMMANDS: dict[type[Any], Decider[Any, Any, Any]] = {
         (API_KEY, ApiKeyCommand),
         (DEPLOYMENT, DeploymentCommand),
         (INSTANCE, InstanceCommand),
+        (HOST, HostCommand),
         (MODEL, ModelCommand),
         (OFFERING, OfferingCommand),
         (ORGANIZATION, OrganizationCommand),
+        (PROVIDER_ACCOUNT, ProviderAccountCommand),
         (PROVIDER_CREDENTIALS, ProviderCredentialsCommand),
         (SESSION, SessionCommand),
         (SETTING, SettingCommand),

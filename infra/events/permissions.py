@@ -158,7 +158,9 @@ PERMISSIONS: Mapping[str, Permissions] = {
         ["timer.>", f"{_API}.STREAM.PURGE.{TIMERS}"],
         ["park.>", *_read(PARKED), f"{_API}.STREAM.PURGE.{PARKED}"],
         ["seal.>", *_read(SEALS)],
+        _read(TELEMETRY),
         [subject for stream, names in durables().items() for name in names for subject in _work(stream, name)],
+        hears=["tel.>"],
     ),
     PROJECTIONS: _identity(
         PROJECTIONS,

@@ -20,6 +20,7 @@ LISTS = {
     "model_id": "/models",
     "offering_id": "/offerings",
     "share_id": "/shares",
+    "host_id": "/hosts",
     "user_id": "/organizations/current/members",
     "session_id": "/auth/sessions",
     "invitation_id": "/organizations/current/invitations",

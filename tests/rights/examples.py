@@ -32,6 +32,7 @@ PATH_KINDS: Strings = {
     "model_id": "model",
     "offering_id": "offering",
     "share_id": "share",
+    "host_id": "host",
     "deployment_id": "deployment",
     "instance_id": "instance",
     "parked_id": "parked",
@@ -42,10 +43,13 @@ PATH_KINDS: Strings = {
 """Parameter of a path -> kind of object; see plant.py."""
 PATH_CONSTANTS: Strings = {
     "provider": "local",
+    "zone": "fr-par-2",
     "aggregate": "instance",
     "step": "pause",
     "type_id": instance_type_id("local", "mock-local-instance"),
 }
+
+_HOST = {"name": "rack", "host_key_fingerprint": "SHA256:" + "k" * 43, "gpu_count": 1, "vram_per_gpu_gb": 24}
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,11 @@ HOLDER = "whoever holds the token was sent it, and is a member of nothing yet"
 PASSWORD = "a ferret on the seventh floor"
 ALL = Example(query={"all": "true"}, for_admins=True)
 OF_ONE = Example(query={"organization": "{organization}"}, finer={"admin_required"}, admins_see_all=True)
+OF_A_PROVIDER = (
+    Example(),
+    Example(query={"provider": "local"}, for_admins=True),
+    Example(query={"provider": "scaleway"}, refused={"provider_not_configured"}),
+)
 
 EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "POST /auth/login": one(body={"email": "nobody", "password": "wrong"}, finer={"invalid_credentials"}),
@@ -140,6 +149,11 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "POST /shares": one(body={"offering": "{offering}", "consumer": "third"}),
     "PUT /shares/{share_id}": one(body={"price": None}),
     "PUT /shares/{share_id}/activation": _flags(),
+    "POST /hosts": one(body={"address": "192.0.2.250", **_HOST}),
+    "PUT /hosts/{host_id}": one(body=_HOST),
+    "POST /reconcile": OF_A_PROVIDER,
+    "POST /catalog/sync": OF_A_PROVIDER,
+    "GET /zones/{zone}/instance_types": one(),
     "PUT /settings/global": one(body={"key": "OPENAI_WORKER_STALE_SECONDS", "value_int": 60}),
     "PUT /providers/{provider}/params": one(body={"worker_instance_startup_timeout_s": 600}),
     "PUT /providers/{provider}/credentials": one(

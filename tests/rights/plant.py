@@ -12,13 +12,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import httpx
+import msgspec
 
 from domain.ids import ApiKeyId, DeploymentId, InstanceId, OrganizationId, UserId
+from domain.provider_account import PROVIDER_ACCOUNT, provider_account_id_of
+from domain.provider_account_commands import RecordOffers, RecordReconciliationFailed
 from domain.roles import Role
 from domain.usage import UsageRecord
 from infra.postgres import connect
 from projections.projection import UsageEntry
 from projections.usage import USAGE
+from tests.examples import L4
 from tests.given import NOON
 from tests.web.test_deployments import MODEL, READY, instance_in
 from tests.web.world import ADMIN_PASSWORD, PERSON_PASSWORD, World
@@ -99,6 +103,7 @@ async def _side(world: World, home: Home, third: OrganizationId) -> dict[str, st
             "instance": await instance_in(world, owner, READY),
         }
         found |= await _made(owner, word, third)
+        await _looked_at(world, organization, word)
         await world.visible()
         events = (await owner.get("/events", params={"limit": 500})).json()["events"]
     [found["position"]] = [str(event["position"]) for event in events if event["type"] == "InstanceReady"]
@@ -106,6 +111,18 @@ async def _side(world: World, home: Home, third: OrganizationId) -> dict[str, st
     found["actor"] = str(people["owner"])
     found["parked"] = f"advance_instance.instance.{found['instance']}"
     return {kind: str(id_) for kind, id_ in found.items()}
+
+
+async def _looked_at(world: World, organization: OrganizationId, word: str) -> None:
+    """Its account at a provider, whose words and zones carry its own."""
+    account_id = provider_account_id_of(organization, "scaleway")
+    denied = f"project {word} is locked"
+    failed = RecordReconciliationFailed(
+        provider="scaleway", asked_at=None, call="list_servers", kind="auth", message=denied
+    )
+    offers = RecordOffers(provider="scaleway", offers=(msgspec.structs.replace(L4, zone=f"{word}-1"),))
+    for command in (failed, offers):
+        await world.dispatch(PROVIDER_ACCOUNT, organization, account_id, command)
 
 
 async def _made(owner: httpx.AsyncClient, word: str, third: OrganizationId) -> dict[str, str]:
@@ -124,6 +141,14 @@ async def _made(owner: httpx.AsyncClient, word: str, third: OrganizationId) -> d
     )
     offering = await made("/offerings", model=f"{word}/model", code=f"offering-{word}", name=f"offering {word}")
     share = await made("/shares", offering=offering["id"], consumer=str(third))
+    host = await made(
+        "/hosts",
+        address="192.0.2.7",
+        name=f"host-{word}",
+        host_key_fingerprint="SHA256:" + "k" * 43,
+        gpu_count=1,
+        vram_per_gpu_gb=24,
+    )
     await made("/providers/local/params", "PUT", worker_vllm_image=f"registry.example/{word}:1")
     deployment = await made("/deployments", model=MODEL)
     upstream = await made(
@@ -140,6 +165,7 @@ async def _made(owner: httpx.AsyncClient, word: str, third: OrganizationId) -> d
         "model_code": f"{word}/model",
         "offering": offering["id"],
         "share": share["id"],
+        "host": host["id"],
         "deployment": deployment["deployment_id"],
         "upstream": upstream["deployment_id"],
     }

@@ -26,7 +26,7 @@ async def test_definitions_tell_types_bounds_and_defaults(world: World) -> None:
     port = shown["WORKER_HEALTH_PORT"]
     assert (port["value_type"], port["min_int"], port["max_int"], port["default_int"]) == ("int", 1, 65_535, 8080)
     assert (port["default_bool"], port["default_text"]) == (None, None)
-    assert len(shown) == 10
+    assert len(shown) == 12
 
 
 async def test_an_organisation_sets_and_takes_back_its_own(world: World) -> None:
@@ -126,3 +126,22 @@ async def test_a_credential_nobody_asked_for_is_refused_before_it_is_kept(world:
             404,
             "provider_not_found",
         )
+
+
+async def test_a_token_for_gated_models_goes_in_and_never_out(world: World) -> None:
+    """It is no account at a provider: nothing is rented there, so nobody looks at it."""
+    path, token = "/providers/huggingface/credentials", "hf_aSecretThatNobodySees"
+    async with world.team(ann="admin") as team, world.team(zoe="admin") as neighbours:
+        given = await team["ann"].put(path, json={"values": {"token": f"{token}\n"}})
+        assert (given.json()["is_configured"], given.json()["configured"]) == (True, ["token"])
+        assert token not in given.text
+        assert token.encode() not in world.everything_written()
+        assert not of("huggingface", (await neighbours["zoe"].get("/providers/config-status")).json())["is_configured"]
+        assert refusal(await team["ann"].put(path, json={"values": {"token": "two words"}})) == (
+            400,
+            "invalid_credential",
+        )
+        assert "huggingface" not in (await team["ann"].get("/provider_accounts")).text
+        assert "huggingface" not in (await team["ann"].get("/providers")).text
+        gone = await team["ann"].delete(path)
+        assert gone.json()["missing_config"] == ["token"]

@@ -7,21 +7,25 @@ Credentials are write-only: they go into the vault, and no reply of this API eve
 setting is not said to be is left alone; null takes an override away.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from pydantic import Field, StrictBool, StrictInt, StrictStr
 
-from domain.catalogue import PROVIDERS, Provider
+from domain.catalogue import HUGGING_FACE, PROVIDERS, Provider
 from domain.ids import PLATFORM, OrganizationId
+from domain.provider_account import PROVIDER_ACCOUNT, provider_account_id_of
+from domain.provider_account_commands import RequestCatalogueSync, RequestReconciliation
 from domain.provider_credentials import (
     PROVIDER_CREDENTIALS,
     RecordCredentialsRemoved,
     RecordCredentialsSet,
     credentials_id_of,
     missing_credentials,
+    purpose_of,
 )
 from domain.setting import (
     DEFINITIONS,
@@ -33,6 +37,7 @@ from domain.setting import (
     resolved,
     settings_id_of,
 )
+from projections.instances import list_owning
 from projections.projection import EVERYTHING
 from projections.settings import CredentialsView, find_global_settings, find_settings, list_credentials
 from web.api.catalogue import provider_id
@@ -47,7 +52,11 @@ router = APIRouter(tags=["settings"])
 Viewer = Annotated[Member, Depends(member("settings.view"))]
 Editor = Annotated[Member, Depends(member("settings.edit"))]
 
-MAX_SECRET_LENGTH = 1000
+MAX_SECRET_LENGTH = 4000
+"""A private key of 4,096 bits has 3,400 characters."""
+ACCOUNTS = (*PROVIDERS, HUGGING_FACE)
+"""Where an organisation may have an account with credentials."""
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 PROVIDER_KEYS = tuple(key for key, definition in DEFINITIONS.items() if definition.scope == "provider")
 
 
@@ -93,10 +102,12 @@ class ProviderParams(Body):
     worker_instance_startup_timeout_s: StrictInt | None = None
     instance_startup_timeout_s: StrictInt | None = None
     worker_ssh_bootstrap_timeout_s: StrictInt | None = None
+    worker_dead_man_s: StrictInt | None = None
     worker_health_port: StrictInt | None = None
     worker_vllm_port: StrictInt | None = None
     worker_data_volume_gb_default: StrictInt | None = None
     worker_expose_ports: StrictBool | None = None
+    worker_tunnel: StrictBool | None = None
     worker_vllm_mode: StrictStr | None = None
     worker_vllm_image: StrictStr | None = None
 
@@ -222,8 +233,8 @@ def _named(values: Mapping[str, Value]) -> dict[str, Value]:
     return {key.lower(): value for key, value in values.items()}
 
 
-def _provider(id_or_code: str) -> Provider:
-    for provider in PROVIDERS:
+def _provider(id_or_code: str, among: Sequence[Provider] = PROVIDERS) -> Provider:
+    for provider in among:
         if id_or_code in {provider.code, provider_id(provider.code)}:
             return provider
     raise not_found("provider")
@@ -237,7 +248,7 @@ async def config_status(viewer: Viewer, services: Served, position: Position) ->
 async def _statuses(services: Services, organization_id: OrganizationId, position: int) -> list[ConfigStatus]:
     async with services.read("settings", position=position) as connection:
         given = {one.provider: one for one in await list_credentials(connection, organization_id)}
-    return [_status(provider, given.get(provider.code)) for provider in PROVIDERS]
+    return [_status(provider, given.get(provider.code)) for provider in ACCOUNTS]
 
 
 def _status(provider: Provider, given: CredentialsView | None) -> ConfigStatus:
@@ -258,30 +269,55 @@ def _status(provider: Provider, given: CredentialsView | None) -> ConfigStatus:
 async def set_credentials(
     provider: PathId, body: NewCredentials, editor: Editor, services: Served, intent: Intended
 ) -> ConfigStatus:
-    """Write-only. The vault first, the event after it: whoever reads the event can use them."""
-    found = _provider(provider)
+    """Write-only. The vault first, the event after it: whoever reads the event can use them.
+
+    A complete account is looked at at once, so that it is soon seen whether they work (GET /provider_accounts).
+    `huggingface` is no such account: its token is for the machines that fetch gated models.
+    """
+    found = _provider(provider, ACCOUNTS)
     command = RecordCredentialsSet(provider=found.code, names=tuple(sorted(body.values)))
     PROVIDER_CREDENTIALS.decide(PROVIDER_CREDENTIALS.initial, command, intent.draw.at)  # before anything is stored
-    await services.credentials.set(editor.organization_id, _purpose(found), body.values)
+    values = _token_alone(body.values) if found is HUGGING_FACE else body.values
+    await services.credentials.set(editor.organization_id, purpose_of(found.code), values)
     aggregate_id = credentials_id_of(editor.organization_id, found.code)
     actor = editor.caller.actor
     await intent.send(PROVIDER_CREDENTIALS, editor.organization_id, aggregate_id, command, actor=actor)
+    if found is not HUGGING_FACE and not missing_credentials(found.code, command.names):
+        account_id = provider_account_id_of(editor.organization_id, found.code)
+        for wanted in (RequestReconciliation(provider=found.code), RequestCatalogueSync(provider=found.code)):
+            await intent.send(PROVIDER_ACCOUNT, editor.organization_id, account_id, wanted, actor=actor)
     return await _status_of(services, editor.organization_id, found, intent.position)
+
+
+def _token_alone(values: Mapping[str, str]) -> dict[str, str]:
+    """It becomes a variable of a machine's environment, in one line. Raises ApiError: 400 invalid_credential."""
+    token = values["token"].strip()
+    if not _TOKEN.fullmatch(token):
+        raise ApiError(400, "invalid_credential", "A token is one word of plain characters.")
+    return {"token": token}
 
 
 @router.delete("/providers/{provider}/credentials")
 async def remove_credentials(provider: PathId, editor: Editor, services: Served, intent: Intended) -> ConfigStatus:
-    """The event first: from then on nobody reaches for them; then they are destroyed."""
-    found = _provider(provider)
+    """The event first: from then on nobody reaches for them; then they are destroyed.
+
+    Refused with 409 provider_in_use while instances may own servers there; replacing them stays possible.
+    """
+    found = _provider(provider, ACCOUNTS)
     aggregate_id = credentials_id_of(editor.organization_id, found.code)
-    command, actor = RecordCredentialsRemoved(provider=found.code), editor.caller.actor
+    command, actor = await _removal(services, editor.organization_id, found.code), editor.caller.actor
     await intent.send(PROVIDER_CREDENTIALS, editor.organization_id, aggregate_id, command, actor=actor)
-    await services.credentials.remove(editor.organization_id, _purpose(found))
+    await services.credentials.remove(editor.organization_id, purpose_of(found.code))
     return await _status_of(services, editor.organization_id, found, intent.position)
 
 
-def _purpose(provider: Provider) -> str:
-    return f"provider/{provider.code}"
+async def _removal(services: Services, organization_id: OrganizationId, provider: str) -> RecordCredentialsRemoved:
+    """As of the log's newest event: what was started a moment ago counts."""
+    async with services.read("instances", position=await services.log.head()) as connection:
+        page = await list_owning(connection, organization_id=organization_id, provider=provider)
+    owning = [one for one in page if one.provider_instance_id or one.status != "provisioning_failed"]
+    deployments = tuple(dict.fromkeys(one.deployment_id for one in owning))
+    return RecordCredentialsRemoved(provider=provider, instances=len(owning), deployments=deployments)
 
 
 async def _status_of(

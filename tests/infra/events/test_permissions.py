@@ -207,7 +207,7 @@ async def test_nobody_hears_what_is_not_for_him(guarded: EmbeddedNats) -> None:
                 await round_trip(connection)
                 if not refusal_since(connection, since_s):
                     heard.append(f"{identity} {subject}")
-    assert heard == ["gateway tel.>", "gateway gw.counts"]
+    assert heard == ["gateway tel.>", "gateway gw.counts", "handlers tel.>"]
 
 
 async def test_a_stranger_is_not_let_in(guarded: EmbeddedNats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
