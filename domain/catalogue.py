@@ -1,21 +1,37 @@
 """What can be rented, and the models that the catalogue starts with (SPEC 9.5). Prices are the seed's list prices.
 
-Only active providers are offered: `local` needs no account; the clouds become active with their adapters.
+Only active providers are offered. `bare_metal` lists nothing here: its types are the hosts that an organisation
+enrolled. The surprising rule: a price may be unknown (None), and that is no price of zero. AWS bills in dollars, by
+each account's own contract; whoever rents there says what an hour costs, or nothing is rented.
 """
 
 import msgspec
 
 from domain.ids import ModelId, derived_id
 from domain.model import ListModel
+from domain.seed_shapes import seed_shape
 
 
 class InstanceType(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of machine. Memory in GB as its maker names it: 80 GB of an H100 are at least 80 x 10^9 bytes.
+
+    Attributes:
+        price_eur_micros_per_hour: None when nobody knows it in EUR.
+        is_diskless: takes no volumes at its creation (SPEC 4.2); its provider makes a small one, which is grown.
+    """
+
     code: str
     gpu_count: int
     vram_per_gpu_gb: int
     cpu_count: int
     ram_gb: int
-    price_eur_micros_per_hour: int
+    price_eur_micros_per_hour: int | None
+    is_diskless: bool = False
+
+    @property
+    def vram_gb(self) -> int:
+        """Of all its GPUs together."""
+        return self.gpu_count * self.vram_per_gpu_gb
 
 
 class Zone(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +55,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         return next((t for t in self.instance_types if t.code == code), None)
 
 
-def _type(code: str, gpus: int, vram_gb: int, cpus: int, ram_gb: int, eur_micros: int) -> InstanceType:
+def _type(code: str, gpus: int, vram_gb: int, cpus: int, ram_gb: int, eur_micros: int | None = None) -> InstanceType:
     return InstanceType(
         code=code,
         gpu_count=gpus,
@@ -47,9 +63,12 @@ def _type(code: str, gpus: int, vram_gb: int, cpus: int, ram_gb: int, eur_micros
         cpu_count=cpus,
         ram_gb=ram_gb,
         price_eur_micros_per_hour=eur_micros,
+        is_diskless=code.startswith(_DISKLESS),
     )
 
 
+_DISKLESS = ("L4-", "L40S-", "RENDER-")
+"""Scaleway's types that take no volumes at creation (SPEC 4.2 step 4)."""
 _LOCAL_TYPES = (_type("mock-local-instance", 1, 2, 4, 8, 0),)
 _SCALEWAY_TYPES = (
     _type("B300-SXM-8-288G", 8, 288, 224, 3840, 60_000_000),
@@ -69,6 +88,61 @@ _SCALEWAY_TYPES = (
     _type("RENDER-S", 1, 16, 10, 42, 1_221_000),
 )
 
+_AWS_TYPES = (
+    _type("g4dn.xlarge", 1, 16, 4, 16),
+    _type("g4dn.2xlarge", 1, 16, 8, 32),
+    _type("g4dn.4xlarge", 1, 16, 16, 64),
+    _type("g4dn.8xlarge", 1, 16, 32, 128),
+    _type("g4dn.12xlarge", 4, 16, 48, 192),
+    _type("g4dn.16xlarge", 1, 16, 64, 256),
+    _type("g4dn.metal", 8, 16, 96, 384),
+    _type("g5.xlarge", 1, 24, 4, 16),
+    _type("g5.2xlarge", 1, 24, 8, 32),
+    _type("g5.4xlarge", 1, 24, 16, 64),
+    _type("g5.8xlarge", 1, 24, 32, 128),
+    _type("g5.12xlarge", 4, 24, 48, 192),
+    _type("g5.16xlarge", 1, 24, 64, 256),
+    _type("g5.24xlarge", 4, 24, 96, 384),
+    _type("g5.48xlarge", 8, 24, 192, 768),
+    _type("g6.xlarge", 1, 24, 4, 16),
+    _type("g6.2xlarge", 1, 24, 8, 32),
+    _type("g6.4xlarge", 1, 24, 16, 64),
+    _type("g6.8xlarge", 1, 24, 32, 128),
+    _type("g6.12xlarge", 4, 24, 48, 192),
+    _type("g6.16xlarge", 1, 24, 64, 256),
+    _type("g6.24xlarge", 4, 24, 96, 384),
+    _type("g6.48xlarge", 8, 24, 192, 768),
+    _type("g6e.xlarge", 1, 48, 4, 32),
+    _type("g6e.2xlarge", 1, 48, 8, 64),
+    _type("g6e.4xlarge", 1, 48, 16, 128),
+    _type("g6e.8xlarge", 1, 48, 32, 256),
+    _type("g6e.12xlarge", 4, 48, 48, 384),
+    _type("g6e.16xlarge", 1, 48, 64, 512),
+    _type("g6e.24xlarge", 4, 48, 96, 768),
+    _type("g6e.48xlarge", 8, 48, 192, 1536),
+    _type("p4d.24xlarge", 8, 40, 96, 1152),
+    _type("p5.4xlarge", 1, 80, 16, 256),
+    _type("p5.48xlarge", 8, 80, 192, 2048),
+)
+"""T4 16 GB, A10G 24, L4 24, L40S 48, A100 40, H100 80: what EC2's DescribeInstanceTypes says of each."""
+
+
+def _aws_zone(code: str, *families: str) -> Zone:
+    offered = tuple(t.code for t in _AWS_TYPES if t.code.split(".", maxsplit=1)[0] in families)
+    return Zone(code=code, region=code[:-1], is_active=True, instance_types=offered)
+
+
+_AWS_ZONES = (
+    _aws_zone("eu-west-3a", "g4dn", "g5"),
+    _aws_zone("eu-west-3b", "g4dn", "g5", "g6"),
+    _aws_zone("eu-west-3c", "g4dn", "g5", "g6"),
+    *(_aws_zone(f"eu-central-1{letter}", "g4dn", "g5", "g6", "g6e", "p4d") for letter in "abc"),
+    *(_aws_zone(f"us-east-1{letter}", "g4dn", "g5", "g6", "g6e", "p4d", "p5") for letter in "abcd"),
+    _aws_zone("us-east-1e", "p5"),
+    _aws_zone("us-east-1f", "g4dn", "g5", "g6", "p5"),
+)
+"""As DescribeInstanceTypeOfferings said once. Accounts may map the letters otherwise; a catalogue sync tells theirs."""
+
 PROVIDERS = (
     Provider(
         code="local",
@@ -80,7 +154,7 @@ PROVIDERS = (
     Provider(
         code="scaleway",
         name="Scaleway",
-        is_active=False,
+        is_active=True,
         zones=(
             Zone(code="fr-par-1", region="fr-par", is_active=True),
             Zone(
@@ -90,8 +164,14 @@ PROVIDERS = (
         ),
         instance_types=_SCALEWAY_TYPES,
     ),
+    Provider(code="aws", name="AWS", is_active=True, zones=_AWS_ZONES, instance_types=_AWS_TYPES),
+    Provider(code="bare_metal", name="Your own machines", is_active=True),
     Provider(code="ovh", name="OVH", is_active=False),
 )
+
+
+HUGGING_FACE = Provider(code="huggingface", name="Hugging Face", is_active=False)
+"""Rents out nothing: gated models, such as Llama, are fetched from it with an organisation's token."""
 
 
 def find_provider(code: str) -> Provider | None:
@@ -106,7 +186,14 @@ def model_id_of(code: str) -> ModelId:
 
 def _model(code: str, vram_gb: int, context: int, disk_gb: int) -> ListModel:
     name = code.rsplit("/", maxsplit=1)[-1].replace("-", " ")
-    return ListModel(code=code, name=name, required_vram_gb=vram_gb, context_length=context, data_volume_gb=disk_gb)
+    return ListModel(
+        code=code,
+        name=name,
+        required_vram_gb=vram_gb,
+        context_length=context,
+        data_volume_gb=disk_gb,
+        shape=seed_shape(code),
+    )
 
 
 TINY_MODEL = "inventiv/tiny-random-llama"

@@ -9,12 +9,13 @@ organisation in its subject says which. The surprising rule: a code never change
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import assert_never
+from typing import ClassVar, assert_never
 
 import msgspec
 
 from domain.decider import Decider, Rejected
 from domain.ids import ModelId, OrganizationId, derived_id
+from domain.model_shape import ModelShape
 from domain.values import MAX_NAME_LENGTH
 
 MAX_CODE_LENGTH = 256
@@ -28,6 +29,7 @@ class ListModel(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         code: what clients call it: a repository of weights, or a local path.
+        shape: what decides whether it fits, from its config; None: `required_vram_gb` has to do as an estimate.
         is_new: refused where a listed model has the code already.
         is_active: False keeps it on record, but delisted.
     """
@@ -37,6 +39,7 @@ class ListModel(msgspec.Struct, frozen=True, kw_only=True):
     required_vram_gb: int
     context_length: int
     data_volume_gb: int
+    shape: ModelShape | None = None
     is_new: bool = False
     is_active: bool = True
 
@@ -52,11 +55,16 @@ ModelCommand = ListModel | DelistModel
 
 
 class ModelListed(msgspec.Struct, frozen=True, kw_only=True):
+    """`shape`: None where nobody gave the model's config."""
+
+    SCHEMA: ClassVar[int] = 2
+
     code: str
     name: str
     required_vram_gb: int
     context_length: int
     data_volume_gb: int
+    shape: ModelShape | None = None
 
 
 class ModelDelisted(msgspec.Struct, frozen=True):

@@ -117,9 +117,11 @@ class Api:
     def get(self, path: str, **query: str | int | None) -> Any:
         return self._call("GET", path, query=query)
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None, *, idempotency_key: str = "") -> Any:
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, *, idempotency_key: str = "", **query: str | int | None
+    ) -> Any:
         key = idempotency_key or str(uuid.uuid4())
-        return self._call("POST", path, body=body or {}, headers={"Idempotency-Key": key})
+        return self._call("POST", path, query=query, body=body or {}, headers={"Idempotency-Key": key})
 
     def put(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return self._call("PUT", path, body=body or {})

@@ -27,6 +27,7 @@ _BY_CODE = {
     "INVALID_INSTANCE_TYPE": ExitCode.NOT_FOUND,
     "MISSING_MODEL": ExitCode.USAGE,
     "MISSING_PARAMS": ExitCode.USAGE,
+    "PRICE_UNKNOWN": ExitCode.USAGE,
 }
 _CURES = {
     "invalid_credentials": "The admin password file does not fit; see the data folder's secrets/admin_password.",
@@ -35,6 +36,8 @@ _CURES = {
     "key_table_too_old": "The gateway hears nothing from NATS: see `inventiv status`, and the gateway's /readyz.",
     "model_not_found": "`inventiv model ls` lists the catalogue; `inventiv deploy MODEL` makes one answer.",
     "INVALID_MODEL": "`inventiv model ls` lists what can be deployed.",
+    "INCOMPATIBLE_MODEL_INSTANCE": "`--plan` shows what would fit; `--context` asks for less of it.",
+    "PRICE_UNKNOWN": "`--price EUR` says what an hour costs you there.",
     "no_current_organization": "`inventiv org ls` lists yours; `inventiv org switch SLUG` enters one.",
     "last_owner_cannot_be_removed": "`inventiv member role MEMBER owner` makes someone else an owner.",
     "last_owner_cannot_be_changed": "`inventiv member role MEMBER owner` makes someone else an owner.",
@@ -46,6 +49,8 @@ _CURES = {
     "upstream_address_not_allowed": "An operator allows it, for example by INVENTIV_UPSTREAM_ALLOW=10.0.0.9:8000.",
     "upstream_refused_us": "`inventiv upstream key ID --key-stdin` gives it another key; look at its account, too.",
     "upstream_key_unavailable": "Try again; if it stays, the gateway's log says why it cannot open the key.",
+    "provider_in_use": "`inventiv deployment stop ID` ends them; `inventiv instance ls` shows when they have ended.",
+    "provider_not_configured": "`inventiv provider credentials CODE` gives what is missing.",
     "instance_not_terminated": "Stop it first: `inventiv instance stop ID`.",
 }
 

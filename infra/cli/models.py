@@ -1,7 +1,9 @@
 """`inventiv model ls|show|add|rm`: the catalogue, by public model code; everyone's models and your own."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from infra.cli.calling import calling
@@ -64,6 +66,9 @@ def add_model(
     name: Annotated[str, typer.Option(help="A name for people; the code's last part, if not said.")] = "",
     disk_gb: Annotated[int, typer.Option("--disk-gb", min=0, help="0: recommended by size.")] = 0,
     platform: Annotated[bool, typer.Option("--platform", help="For everyone; platform administrators only.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Its config.json, so that plans know exactly what it needs of a GPU.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     body = {
@@ -74,12 +79,25 @@ def add_model(
         "data_volume_gb": disk_gb,
         "platform": platform,
     }
+    if config is not None:
+        body["config"] = _read_config(config)
     with calling() as api:
         made = api.post("/models", body)
     if as_json:
         print_json(made)
     else:
         say(f"{model} is listed; `inventiv deploy {model}` runs it.")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Raises CommandError: it cannot be read, or is no JSON object."""
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise CommandError(ExitCode.USAGE, "config_unreadable", f"{path}: {error.strerror}.") from error
+    except msgspec.DecodeError as error:
+        raise CommandError(ExitCode.USAGE, "config_unreadable", f"{path} is no JSON object: {error}.") from error
+    return config
 
 
 def remove_model(model: ModelCode, *, as_json: JsonFlag = False) -> None:

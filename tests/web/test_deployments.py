@@ -108,7 +108,8 @@ async def test_ids_serve_as_well_as_codes(world: World) -> None:
         ({"model_id": "0192aaaa-0000-7000-8000-000000000000"}, "INVALID_MODEL"),
         ({"model": MODEL, "provider_code": "moon"}, "MISSING_PARAMS"),
         ({"model": MODEL, "provider_code": "moon", "zone": "z", "instance_type": "t"}, "INVALID_PROVIDER"),
-        ({"model": MODEL, "provider_code": "scaleway", "zone": "z", "instance_type": "t"}, "INVALID_PROVIDER"),
+        ({"model": MODEL, "provider_code": "ovh", "zone": "z", "instance_type": "t"}, "INVALID_PROVIDER"),
+        ({"model": MODEL, "provider_code": "scaleway", "zone": "z", "instance_type": "L4-1-24G"}, "INVALID_ZONE"),
         ({"model": MODEL, "zone": "elsewhere"}, "INVALID_ZONE"),
         ({"model": MODEL, "instance_type": "H100"}, "INVALID_INSTANCE_TYPE"),
         ({"model": MODEL, "instances": 0}, "MISSING_PARAMS"),
@@ -166,6 +167,7 @@ async def test_an_instance_is_shown_with_its_history_and_metrics(world: World) -
         assert shown["model_id"] == model_id_of(MODEL)
         assert [one["type"] for one in shown["history"]][:2] == ["InstanceRequested", "ServerCreateIntended"]
         assert shown["history"][-1]["status_after"] == "ready"
+        assert shown["storages"] == []
         assert [one["id"] for one in (await team["ann"].get("/instances")).json()] == [instance]
         page = (await team["ann"].get("/instances/search?limit=1&sort_by=status")).json()
         assert (page["filtered_count"], page["rows"][0]["id"]) == (1, instance)
@@ -287,7 +289,12 @@ async def test_the_catalogue_lists_models_and_what_can_be_rented(world: World) -
         one = (await client.get(f"/models/{model_id_of(MODEL)}")).json()
         assert one in models
         assert refusal(await client.get(f"/models/{uuid7()}")) == (404, "model_not_found")
-        assert [p["code"] for p in (await client.get("/providers")).json() if p["is_active"]] == ["local"]
+        assert [p["code"] for p in (await client.get("/providers")).json() if p["is_active"]] == [
+            "local",
+            "scaleway",
+            "aws",
+            "bare_metal",
+        ]
         zones = (await client.get("/zones")).json()
         assert {zone["code"] for zone in zones} >= {"local", "fr-par-2"}
         assert [

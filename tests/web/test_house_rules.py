@@ -81,6 +81,7 @@ async def test_only_these_routes_are_public(world: World) -> None:
         "/auth/password-reset/request",
         "/auth/password-reset/reset",
         "/organizations/invitations/{token}",
+        "/internal/worker/agent.pyz",
     }
 
 

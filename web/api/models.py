@@ -7,7 +7,7 @@ The surprising rule: `model_id` in a body is the model's code (SPEC 1.7: a repos
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
 from pydantic import Field
@@ -16,6 +16,7 @@ from domain.catalogue import PROVIDERS, InstanceType, Provider, model_id_of
 from domain.disk import default_disk_gb, recommended_disk_gb
 from domain.ids import PLATFORM, ModelId, OrganizationId
 from domain.model import MODEL, DelistModel, ListModel, own_model_id
+from domain.model_shape import ModelShape, shape_of_config
 from projections.deployments import count_standing_of
 from projections.models import Column, ModelView, find_model, list_models
 from projections.offerings import count_offerings_of
@@ -33,6 +34,8 @@ router = APIRouter(tags=["models"])
 Keeper = Annotated[Member, Depends(member("models.manage"))]
 
 DISK_SETTING = "WORKER_DATA_VOLUME_GB_DEFAULT"
+_NO_COLUMNS = {"model_id", "config"}
+CONFIG_HELP = "Its repository's config.json; tells exactly what it needs of a GPU, for plans."
 
 
 class NewModel(Body):
@@ -45,6 +48,7 @@ class NewModel(Body):
     data_volume_gb: int = Field(default=0, description="0: recommended by size.")
     is_active: bool = True
     platform: bool = False
+    config: dict[str, Any] | None = Field(default=None, description=CONFIG_HELP)
 
 
 class ModelChange(Body):
@@ -56,6 +60,7 @@ class ModelChange(Body):
     context_length: int | None = None
     data_volume_gb: int | None = None
     is_active: bool | None = None
+    config: dict[str, Any] | None = Field(default=None, description=CONFIG_HELP)
 
 
 class Model(Reply):
@@ -116,6 +121,7 @@ async def create_model(body: NewModel, keeper: Keeper, services: Served, intent:
         required_vram_gb=body.required_vram_gb,
         context_length=body.context_length,
         data_volume_gb=body.data_volume_gb,
+        shape=_shape(body.config),
         is_active=body.is_active,
         is_new=True,
     )
@@ -132,9 +138,14 @@ async def change_model(
     _require_keeper(keeper, before.organization_id)
     if body.model_id not in {None, before.code}:
         raise ApiError(409, "model_code_is_fixed", "A model's code never changes; list another model.")
-    said = body.model_dump(exclude={"model_id"}, exclude_none=True)
-    fields = {name: said.get(name, getattr(before, name)) for name in ModelChange.model_fields if name != "model_id"}
-    command = ListModel(code=before.code, **fields)
+    said = body.model_dump(exclude=_NO_COLUMNS, exclude_none=True)
+    names = ModelChange.model_fields.keys() - _NO_COLUMNS
+    fields = {name: said.get(name, getattr(before, name)) for name in names}
+    shape = _shape(body.config)
+    if shape is None:
+        stored = (await services.load(MODEL, before.organization_id, before.id)).state.said
+        shape = stored.shape if stored else None
+    command = ListModel(code=before.code, shape=shape, **fields)
     return await _keep(services, keeper, before.organization_id, before.id, command, intent)
 
 
@@ -186,6 +197,17 @@ async def fitting_models(type_id: PathId, caller: SignedIn, services: Served, po
         found = await list_models(connection, caller.organization_id or "")
     vram_gb = offered.gpu_count * offered.vram_per_gpu_gb
     return [_shown(one) for one in found if one.required_vram_gb <= vram_gb]
+
+
+def _shape(config: dict[str, Any] | None) -> ModelShape | None:
+    """Raises ApiError: 400 model_config_not_understood."""
+    if config is None:
+        return None
+    shape = shape_of_config(config)
+    if shape is None:
+        message = "Understood are configs of llama, mistral, mixtral, qwen2, gemma2 and phi3 models; leave it out."
+        raise ApiError(400, "model_config_not_understood", message)
+    return shape
 
 
 def _provider(id_or_code: str) -> Provider:
