@@ -43,13 +43,17 @@ def own_location() -> Path:
 
 
 def archive_bytes() -> bytes:
+    """The archive that runs, or that the running sources would make."""
     location = own_location()
-    if location.is_file():
-        return location.read_bytes()
+    return location.read_bytes() if location.is_file() else archive_of(Path(__file__).parent)
+
+
+def archive_of(room: Path) -> bytes:
+    """The archive that the sources in the folder `room` make."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         _add(archive, "__main__.py", _ENTRY.encode())
-        for source in sorted(Path(__file__).parent.glob("*.py")):
+        for source in sorted(room.glob("*.py")):
             _add(archive, f"agent/{source.name}", source.read_bytes())
     return buffer.getvalue()
 

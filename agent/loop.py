@@ -1,7 +1,8 @@
 """The agent's life: put the parts together, run them, and end in good order.
 
     lock ─> status pages ─> engine kept running ┐
-                            heartbeats          ┴─> stopping (SIGTERM, or told so) ─> draining ─> engine stopped ─> 0
+                            heartbeats          ├─> stopping (SIGTERM, or told so) ─> draining ─> engine stopped ─> 0
+                            dead-man switch     ┴─> ... and, after too long a silence, the machine switched off
 
 The surprising rule: while it drains, everything goes on: the engine serves, probes are answered, heartbeats say
 "draining". Only when nothing runs any more, or the time is up, is the engine stopped. A second SIGTERM ends it all at
@@ -15,23 +16,27 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import aiohttp
 import msgspec
 
 from agent.build import own_checksum
 from agent.child import Child
+from agent.credentials import CredentialStore
+from agent.dead_man import DeadMan
 from agent.engine import ChildEngine, Engine, EngineCommand, keep_engine_running
 from agent.event_log import EventLog, RotatingFile
 from agent.measure import Meter, SystemMeter
+from agent.power_off import power_off
 from agent.protocol import AgentInfo
-from agent.report import ControlPlane, CredentialStore, Reporter
+from agent.report import ControlPlane, Reporter
 from agent.settings import Settings, SettingsError
 from agent.simulated_engine import simulated_command
 from agent.status import StatusPages, start_server
+from agent.tunnel import Tunnels
 from agent.version import AGENT_BUILD_DATE, AGENT_VERSION
 from agent.vllm_engine import vllm_command
 from agent.worker import Worker
@@ -40,6 +45,8 @@ IDLE_POLL_S = 0.1
 IDLE_READINGS = 2
 """A request may be on its way between two readings; two quiet ones in a row count as idle."""
 
+EXIT_STILL_ON = 1
+"""The machine was to be switched off and was not; whoever starts the agent again lets it try again."""
 EXIT_KILLED = 128 + signal.SIGTERM
 
 
@@ -53,17 +60,19 @@ async def run(settings: Settings) -> int:
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_agent_of(settings.state_dir):
         store = CredentialStore(settings.state_dir / "worker-token.json")
-        await _run_locked(_identified(settings, store), store)
-    return 0
+        return await _run_locked(_identified(settings, store), store)
 
 
-async def _run_locked(settings: Settings, store: CredentialStore) -> None:
+async def _run_locked(settings: Settings, store: CredentialStore) -> int:
     log_file = RotatingFile(settings.log_file)
     engine_log = RotatingFile(settings.state_dir / "engine.log")
     log = EventLog(log_file, worker_id=settings.worker_id, instance_id=settings.instance_id)
     child = Child(pid_file=settings.state_dir / "engine.pid", log=engine_log)
     info = AgentInfo(AGENT_VERSION, AGENT_BUILD_DATE, own_checksum())
     worker = Worker()
+    dead_man = DeadMan(
+        settings.state_dir / "last-heard.json", instance_id=settings.instance_id, bound_s=settings.dead_man_s
+    )
     _stop_on_signals(worker, child)
     log.record("agent_started", f"agent {info.version} started", checksum=info.checksum, engine=settings.engine)
     with contextlib.closing(log_file), contextlib.closing(engine_log):
@@ -85,28 +94,45 @@ async def _run_locked(settings: Settings, store: CredentialStore) -> None:
                 log,
                 control_plane=ControlPlane(http, settings.control_plane_url),
                 store=store,
+                dead_man=dead_man,
                 agent_info=info,
             )
             try:
-                await _live(worker, engine, reporter, log, settings.drain_timeout_s)
+                work = (
+                    keep_engine_running(engine, worker.reach, log),
+                    reporter.run(),
+                    Tunnels(settings, worker, log).run(),
+                    _watch(dead_man, worker, log),
+                )
+                await _live(worker, engine, work, log, settings.drain_timeout_s)
             finally:
                 await engine.stop()
                 await server.cleanup()
+        if worker.switching_off:
+            if not await power_off(settings, log):
+                return EXIT_STILL_ON
+            dead_man.forget()  # whoever switches the machine on again gives it a new life
         log.record("agent_stopped", "the agent ended in good order")
+    return 0
 
 
-async def _live(worker: Worker, engine: Engine, reporter: Reporter, log: EventLog, drain_timeout_s: float) -> None:
+async def _live(
+    worker: Worker, engine: Engine, work: Sequence[Coroutine[Any, Any, None]], log: EventLog, drain_timeout_s: float
+) -> None:
     """Returns when the worker has stopped and drained; a task that fails ends the others, and is raised."""
     async with asyncio.TaskGroup() as group:
-        tasks = (
-            group.create_task(keep_engine_running(engine, worker.reach, log)),
-            group.create_task(reporter.run()),
-        )
+        tasks = [group.create_task(task) for task in work]
         await worker.stopping.wait()
         log.record("agent_draining", "waiting for running requests")
         await drained(engine, drain_timeout_s)
         for task in tasks:
             task.cancel()
+
+
+async def _watch(dead_man: DeadMan, worker: Worker, log: EventLog) -> None:
+    await dead_man.due()
+    log.record("dead_man", f"no answer from the control plane for {dead_man.silent_s:.0f} s: switching off")
+    worker.switch_off()
 
 
 async def drained(engine: Engine, timeout_s: float) -> bool:

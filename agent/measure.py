@@ -122,7 +122,8 @@ async def _output_of(*command: str) -> str:
     except OSError:
         return ""
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), NVIDIA_SMI_TIMEOUT_S)
+        async with asyncio.timeout(NVIDIA_SMI_TIMEOUT_S):
+            output, _ = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -1,7 +1,12 @@
-"""The wire between a worker agent and the control plane: two POST requests with JSON bodies.
+"""The wire between a worker's machine and the control plane: POST requests with JSON bodies, and one download.
 
-    agent ── RegisterRequest, Bearer <bootstrap token> ──> REGISTER_PATH  ──> RegisterReply   once, until it succeeds
-    agent ── Heartbeat,       Bearer <worker token> ─────> HEARTBEAT_PATH ──> HeartbeatReply  on each change, else 5 s
+    machine ── BootstrapReport, bootstrap token ──> BOOTSTRAP_PATH ──> Accepted          for each phase of its set-up
+    machine ──────────────────────────────────────> AGENT_PATH     ──> agent.pyz         its ETag is its SHA-256
+    agent ──── RegisterRequest, bootstrap token ──> REGISTER_PATH  ──> RegisterReply     once, until it succeeds
+    agent ──── Heartbeat, worker token ───────────> HEARTBEAT_PATH ──> HeartbeatReply    on each change, else 5 s
+    agent ──── RotateRequest, worker token ───────> ROTATE_PATH    ──> RotateReply       when a heartbeat's reply asks
+    agent ──── Upgrade, worker token ─────────────> TUNNEL_PATH    ──> frames            a machine behind NAT
+    relay ──── AuthorizeRequest, worker token ────> AUTHORIZE_PATH ──> Accepted          is that token good?
 
 Refusals carry `{"error": code, "message": text}`. The surprising rule: fields are only ever added, with a default, and
 unknown ones are ignored, because last month's agent still reports to today's control plane.
@@ -13,10 +18,22 @@ import msgspec
 
 REGISTER_PATH = "/internal/worker/register"
 HEARTBEAT_PATH = "/internal/worker/heartbeat"
+ROTATE_PATH = "/internal/worker/rotate"
+BOOTSTRAP_PATH = "/internal/worker/bootstrap"
+AGENT_PATH = "/internal/worker/agent.pyz"
+AUTHORIZE_PATH = "/internal/worker/authorize"
+TUNNEL_PATH = "/internal/worker/tunnel"
+TUNNEL_PROTOCOL = "inventiv-tunnel"
+TUNNEL_INSTANCE_HEADER = "x-inventiv-instance"
 
 INSTANCE_GONE = "instance_gone"
 """Refusal code, with 404 or 410: the instance is over, the agent drains and ends."""
 
+INSTANCE_NOT_ADDRESSED = "instance_not_addressed"
+"""Refusal code, with 409: the instance is known, and its provider has not said its address yet; ask again."""
+
+MAX_OUTPUT_LENGTH = 8000
+"""Of a bootstrap phase's output, characters; its end is what tells."""
 MAX_PATHS = 100
 """vLLM has about 40 paths with POST."""
 
@@ -86,8 +103,20 @@ class Metadata(msgspec.Struct, frozen=True):
     vllm: EngineLoad = EngineLoad()
 
 
+class BootstrapReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How one phase of a machine's set-up (SPEC 4.4) ended; `output` is the end of what it printed, both streams."""
+
+    instance_id: str
+    phase: str
+    ok: bool
+    output: str = ""
+
+
 class RegisterRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The first report. The gateway reaches the engine at `base_url`, probes reach the agent at `agent_url`."""
+    """The first report. The gateway reaches the engine at `base_url`, probes reach the agent at `agent_url`.
+
+    `tunnel`: nobody can reach the machine, whatever those two say; the agent parks connections at TUNNEL_PATH.
+    """
 
     instance_id: str
     worker_id: str
@@ -99,6 +128,7 @@ class RegisterRequest(msgspec.Struct, frozen=True, kw_only=True):
     agent_url: str
     agent_info: AgentInfo
     metadata: Metadata = Metadata()
+    tunnel: bool = False
 
 
 class RegisterReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,10 +173,40 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeartbeatReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What the control plane wants: run on, drain (finish, but keep serving), or stop (drain, then end)."""
+    """What the control plane wants: run on, drain (finish, but keep serving), or stop (drain, then end).
+
+    `rotate_token`: the worker's token is old; the agent fetches its next one at ROTATE_PATH.
+    """
 
     status: Literal["ok"] = "ok"
     desired: Desired = "run"
+    rotate_token: bool = False
+
+
+class RotateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Wants the next token, with the present one as bearer."""
+
+    instance_id: str
+    worker_id: str
+
+
+class RotateReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The next token, shown this once. The present one stays good until the next one is first used."""
+
+    worker_token: str
+    worker_token_prefix: str = ""
+
+
+class AuthorizeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the bearer is a good token of this instance's worker, asked by a relay on the worker's behalf."""
+
+    instance_id: str
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """Heard, and nothing more to say."""
+
+    status: Literal["ok"] = "ok"
 
 
 class Refusal(msgspec.Struct, frozen=True):

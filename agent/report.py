@@ -1,6 +1,7 @@
 """The agent's side of the protocol: register once, keep the token, then one heartbeat per change or interval.
 
     no token on disk ──register, again with back-off──> token ──on disk──> heartbeats ──> desired: run | drain | stop
+                                                          ^────on disk─────── next token <──── rotate_token
 
 The surprising rule: the token is on disk before the first heartbeat leaves. Until then the control plane accepts a
 second registration; afterwards a lost token would lock the worker out for good.
@@ -8,20 +9,22 @@ second registration; afterwards a lost token would lock the worker out for good.
 
 import asyncio
 import contextlib
-import os
 import random
-from pathlib import Path
 from typing import TypeVar, assert_never
 
 import aiohttp
 import msgspec
 
+from agent.credentials import Credentials, CredentialStore
+from agent.dead_man import DeadMan
 from agent.event_log import REPEAT_FAILURE_S, REPEAT_SUCCESS_S, EventLog
 from agent.measure import Meter, Sample
 from agent.protocol import (
     HEARTBEAT_PATH,
     INSTANCE_GONE,
+    INSTANCE_NOT_ADDRESSED,
     REGISTER_PATH,
+    ROTATE_PATH,
     AgentInfo,
     Desired,
     Heartbeat,
@@ -29,6 +32,8 @@ from agent.protocol import (
     Refusal,
     RegisterReply,
     RegisterRequest,
+    RotateReply,
+    RotateRequest,
 )
 from agent.settings import Settings
 from agent.worker import Worker
@@ -47,6 +52,7 @@ class RefusedError(Exception):
 
     def __init__(self, status: int, code: str) -> None:
         super().__init__(f"status {status} {code}".rstrip())
+        self.code = code
 
 
 class InstanceGoneError(Exception):
@@ -57,47 +63,8 @@ class ControlPlaneUnreachableError(Exception):
     """No answer, or one that is not of the protocol; the message says which."""
 
 
-class Credentials(msgspec.Struct, frozen=True):
-    """What the registration gave, kept for the life of the instance."""
-
-    instance_id: str
-    worker_id: str
-    worker_token: str
-    heartbeat_interval_s: float = 0.0
-
-
-class CredentialStore:
-    """One file that only its owner may read, replaced as a whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def load(self, instance_id: str) -> Credentials | None:
-        """None when there is no file, or it is another instance's."""
-        try:
-            found = msgspec.json.decode(self._path.read_bytes(), type=Credentials)
-        except (FileNotFoundError, msgspec.MsgspecError):
-            return None
-        return found if found.instance_id == instance_id else None
-
-    def save(self, credentials: Credentials) -> None:
-        """On disk when this returns. Raises OSError when it could not be written."""
-        draft = self._path.with_suffix(".new")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(credentials))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 class ControlPlane:
-    """The two requests."""
+    """The three requests."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
         self._http = http
@@ -108,6 +75,9 @@ class ControlPlane:
 
     async def heartbeat(self, worker_token: str, beat: Heartbeat) -> HeartbeatReply:
         return await self._post(HEARTBEAT_PATH, worker_token, beat, HeartbeatReply)
+
+    async def rotate(self, worker_token: str, request: RotateRequest) -> RotateReply:
+        return await self._post(ROTATE_PATH, worker_token, request, RotateReply)
 
     async def _post(self, path: str, token: str, body: msgspec.Struct, shape: type[T]) -> T:
         """Raises RefusedError, InstanceGoneError or ControlPlaneUnreachableError."""
@@ -141,6 +111,7 @@ class Reporter:
         *,
         control_plane: ControlPlane,
         store: CredentialStore,
+        dead_man: DeadMan,
         agent_info: AgentInfo,
     ) -> None:
         self._settings = settings
@@ -149,7 +120,9 @@ class Reporter:
         self._log = log
         self._control_plane = control_plane
         self._store = store
+        self._dead_man = dead_man
         self._agent_info = agent_info
+        self._may_rotate = True
 
     async def run(self) -> None:
         """Endless, unless the instance is gone: then the worker is told to stop, and this returns."""
@@ -168,9 +141,17 @@ class Reporter:
                 return await self._register()
             except RefusedError as error:
                 self._log.record("register_failed", str(error), repeat_after_s=REPEAT_FAILURE_S)
+                known = (
+                    error.code == INSTANCE_NOT_ADDRESSED
+                )  # somebody knows of this machine, and waits for its address
             except (ControlPlaneUnreachableError, OSError) as error:
                 self._log.record("register_exception", str(error), repeat_after_s=REPEAT_FAILURE_S)
+                known = False
             self._log.record("heartbeat_skipped", "not registered yet", repeat_after_s=REPEAT_FAILURE_S)
+            if known:
+                self._dead_man.heard()
+            else:
+                self._dead_man.missed()
             failures += 1
             await asyncio.sleep(retry_delay_s(failures, random.random()))  # noqa: S311 - jitter
 
@@ -187,8 +168,10 @@ class Reporter:
             agent_url=settings.agent_url,
             agent_info=self._agent_info,
             metadata=(await self._meter.sample()).metadata(),
+            tunnel=bool(settings.tunnel_url),
         )
         reply = await self._control_plane.register(settings.bootstrap_token, request)
+        self._dead_man.heard()
         credentials = Credentials(
             settings.instance_id, settings.worker_id, reply.worker_token, reply.heartbeat_interval_s
         )
@@ -201,28 +184,60 @@ class Reporter:
         interval_s = min(MOST_INTERVAL_S, max(LEAST_INTERVAL_S, interval_s))
         failures = 0
         while True:
+            self._worker.hold(credentials.worker_token)
             self._worker.changed.clear()
-            failures = 0 if await self._beat(credentials.worker_token) else failures + 1
-            if failures:
+            reply = await self._beat(credentials.worker_token)
+            if reply is None:
+                failures += 1
                 await asyncio.sleep(min(interval_s, retry_delay_s(failures, random.random())))  # noqa: S311 - jitter
                 continue
+            failures = 0
+            self._obey(reply.desired)
+            if reply.rotate_token and self._may_rotate:
+                renewed = await self._rotated(credentials)
+                if renewed is not credentials:
+                    credentials = renewed  # and used at once, so that the earlier one ends
+                    continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._worker.changed.wait(), interval_s)
+                # Not wait_for: in Python 3.11 it forgets a cancellation that comes together with the event.
+                async with asyncio.timeout(interval_s):
+                    await self._worker.changed.wait()
 
-    async def _beat(self, worker_token: str) -> bool:
-        """Sends one heartbeat; returns whether it arrived. Raises InstanceGoneError."""
+    async def _beat(self, worker_token: str) -> HeartbeatReply | None:
+        """Sends one heartbeat; its reply, or None when it was not accepted. Raises InstanceGoneError."""
         try:
             beat = self._heartbeat(await self._meter.sample())
             reply = await self._control_plane.heartbeat(worker_token, beat)
         except RefusedError as error:
             self._log.record("heartbeat_failed", str(error), repeat_after_s=REPEAT_FAILURE_S)
-            return False
+            self._dead_man.missed()
+            return None
         except ControlPlaneUnreachableError as error:
             self._log.record("heartbeat_exception", str(error), repeat_after_s=REPEAT_FAILURE_S)
-            return False
+            self._dead_man.missed()
+            return None
+        self._dead_man.heard()
         self._log.record("heartbeat_success", f"reported {beat.status}", repeat_after_s=REPEAT_SUCCESS_S)
-        self._obey(reply.desired)
-        return True
+        return reply
+
+    async def _rotated(self, credentials: Credentials) -> Credentials:
+        """With the next token, once it is on disk; the same as given when that did not work.
+
+        A token that could not be kept is not asked for again in this life: the file may hold it or the present one, and
+        both are good until a third one is made.
+        """
+        request = RotateRequest(instance_id=credentials.instance_id, worker_id=credentials.worker_id)
+        try:
+            reply = await self._control_plane.rotate(credentials.worker_token, request)
+            renewed = msgspec.structs.replace(credentials, worker_token=reply.worker_token)
+            self._may_rotate = False
+            await asyncio.to_thread(self._store.save, renewed)
+            self._may_rotate = True
+        except (RefusedError, ControlPlaneUnreachableError, OSError) as error:
+            self._log.record("token_rotation_failed", str(error), repeat_after_s=REPEAT_FAILURE_S)
+            return credentials
+        self._log.record("token_rotated", "the next token is kept", token_prefix=reply.worker_token_prefix)
+        return renewed
 
     def _heartbeat(self, sample: Sample) -> Heartbeat:
         worker, settings = self._worker, self._settings

@@ -43,6 +43,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         engine_args: JSON object, read by the engine's own driver.
         engine_environment: what the engine's process inherits: everything but the agent's own secrets.
         drain_timeout_s: the longest wait for running requests after SIGTERM.
+        dead_man_s: without an answer of the control plane for this long the machine is switched off; 0: never.
+        power_off_file, power_off_command: how; see power_off.py.
+        tunnel_url: where connections are parked for a machine that nobody can reach; empty: it can be reached.
     """
 
     control_plane_url: str
@@ -68,6 +71,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     warmup: bool = True
     simulated_gpu_count: int = 0
     simulated_gpu_vram_mb: int = DEFAULT_GPU_VRAM_MB
+    dead_man_s: float = 0.0
+    power_off_file: Path | None = None
+    power_off_command: str = ""
+    tunnel_url: str = ""
 
     @property
     def base_url(self) -> str:
@@ -76,6 +83,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def agent_url(self) -> str:
         return _http_url(self.advertise_ip, self.health_port)
+
+    @property
+    def local_ip(self) -> str:
+        """Where the agent's own processes reach what listens here."""
+        return _probe_ip(self.bind_ip)
 
 
 def settings_from(environ: Mapping[str, str]) -> Settings:
@@ -113,6 +125,10 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
         warmup=_switch(environ, "WORKER_VLLM_WARMUP"),
         simulated_gpu_count=_number(environ, "WORKER_SIMULATE_GPU_COUNT", 0, most=MAX_SIMULATED_GPUS, least=0),
         simulated_gpu_vram_mb=_number(environ, "WORKER_SIMULATE_GPU_VRAM_MB", DEFAULT_GPU_VRAM_MB, most=1 << 24),
+        dead_man_s=_seconds(environ, "WORKER_DEAD_MAN_S", 0.0, or_zero=True),
+        power_off_file=_path(environ, "WORKER_POWER_OFF_FILE"),
+        power_off_command=environ.get("WORKER_POWER_OFF_COMMAND", ""),
+        tunnel_url=_tunnel_url(environ, control_plane_url),
     )
 
 
@@ -140,19 +156,32 @@ def _number(environ: Mapping[str, str], name: str, default: int, *, most: int, l
     return int(text)
 
 
-def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+def _seconds(environ: Mapping[str, str], name: str, default: float, *, or_zero: bool = False) -> float:
     text = environ.get(name) or str(default)
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 < value < float("inf"):
-        raise SettingsError(f"{name} must be a positive number of seconds, not {text!r}")
+    if not (0 < value < float("inf") or (or_zero and value == 0)):
+        raise SettingsError(f"{name} must be a positive number of seconds{' or 0' * or_zero}, not {text!r}")
     return value
 
 
-def _switch(environ: Mapping[str, str], name: str) -> bool:
-    text = environ.get(name) or "on"
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    return Path(environ[name]) if environ.get(name) else None
+
+
+def _tunnel_url(environ: Mapping[str, str], control_plane_url: str) -> str:
+    if not _switch(environ, "WORKER_TUNNEL", default="off"):
+        return ""
+    url = (environ.get("WORKER_TUNNEL_URL") or control_plane_url).rstrip("/")
+    if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        raise SettingsError(f"WORKER_TUNNEL_URL must be an http or https address, not {url!r}")
+    return url
+
+
+def _switch(environ: Mapping[str, str], name: str, *, default: str = "on") -> bool:
+    text = environ.get(name) or default
     if text.lower() not in _SWITCH:
         raise SettingsError(f"{name} must be on or off, not {text!r}")
     return _SWITCH[text.lower()]

@@ -17,6 +17,8 @@ from domain.outbound import OutboundRules, rules_of
 
 DEFAULT_API_PORT = 8003
 DEFAULT_GATEWAY_PORT = 8002
+DEFAULT_TUNNEL_PORT = 8004
+DEFAULT_TUNNEL_INNER_PORT = 8005
 DEFAULT_NATS_PORT = 42220
 DEFAULT_POSTGRES_PORT = 54320
 FIRST_LISTEN_FD = 3
@@ -75,7 +77,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         cookie_secure: INVENTIV_COOKIE_SECURE=1 marks the cookie for https only.
         heartbeat_interval_s: INVENTIV_HEARTBEAT_INTERVAL_S, seconds between an agent's heartbeats.
         startup_timeout_s: INVENTIV_STARTUP_TIMEOUT_S, seconds a worker may take to become ready.
+        worker_data_volume_gb: INVENTIV_WORKER_DATA_VOLUME_GB, GB (up to 5000) of every rented machine's disk, whatever
+            its model or its organisation's settings say; 0 leaves it to them.
         worker_stale_s: INVENTIV_WORKER_STALE_S, seconds without heartbeat after which the gateway passes a worker over.
+        worker_silent_s: INVENTIV_WORKER_SILENT_S, seconds (5..3600) without heartbeat after which a worker is asked
+            itself, and taken for lost when it does not answer.
         key_trust_s: INVENTIV_KEY_TRUST_S, seconds (5..86400) without proof from the log that it knows every revocation,
             after which a gateway lets no key in any more.
         trusted_proxies: INVENTIV_TRUSTED_PROXIES; addresses or CIDRs of our own proxies, separated by commas, whose
@@ -84,6 +90,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
             may be read.
         upstream_allow: INVENTIV_UPSTREAM_ALLOW; hosts, addresses or CIDRs, each with :port or for any, separated by
             commas, that upstreams may have although they are not public, or speak http.
+        host_allow: INVENTIV_HOST_ALLOW; addresses or CIDRs, separated by commas, that enrolled hosts may have although
+            they are loopback or link-local.
         drain_deadline_s: INVENTIV_DRAIN_DEADLINE_S, seconds that running answers get when their instance stops.
         drain_s: INVENTIV_DRAIN_S, seconds that a gateway's running answers get when another gateway has taken over.
         engine_dir: INVENTIV_ENGINE_DIR; where `just engine` prepared the real engine.
@@ -92,6 +100,21 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
             room, where its client does not say (x-inventiv-max-wait).
         requests_per_gpu: INVENTIV_REQUESTS_PER_GPU, most requests that one gateway has open per GPU of a worker; the
             others wait in the gateway's queue.
+        agent_versions_allowed: INVENTIV_AGENT_VERSIONS_ALLOWED; versions of the agent, separated by commas, that may
+            report besides today's, in any build; empty: the one before today's.
+        worker_token_ttl_s: INVENTIV_WORKER_TOKEN_TTL_S, seconds (1..31536000) after which a worker gets its next token.
+        tunnel_host, tunnel_port: INVENTIV_TUNNEL_HOST, INVENTIV_TUNNEL_PORT; where the relay listens for agents behind
+            NAT.
+        tunnel_inner_host, tunnel_inner_port: INVENTIV_TUNNEL_INNER_HOST, INVENTIV_TUNNEL_INNER_PORT; where it listens
+            for gateways: an address that nobody else can reach.
+        tunnel_agent_url: INVENTIV_TUNNEL_AGENT_URL; where agents reach the relay; empty: at api_url, whose edge sends
+            /internal/worker/tunnel there.
+        tunnel_url: INVENTIV_TUNNEL_URL; where gateways reach the relay; empty: no worker may register with a tunnel.
+        hf_token_file: INVENTIV_HF_TOKEN_FILE; holds the token with which machines fetch gated models from Hugging Face,
+            where their organisation gave none of its own. Whoever owns such a machine can read it: leave it out where
+            organisations bring machines or accounts of their own and shall not have it.
+        scaleway_url: INVENTIV_SCALEWAY_URL; where Scaleway's API is; empty: https://api.scaleway.com.
+        aws_endpoint_url: INVENTIV_AWS_ENDPOINT_URL; where AWS's APIs are, all of them; empty: AWS's own, by region.
         access_log: INVENTIV_ACCESS_LOG; "off", "stdout" or the path of a file: where the gateway writes a line of JSON
             for each request, without content.
     """
@@ -130,18 +153,32 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     cookie_secure: bool = False
     heartbeat_interval_s: float = 5.0
     startup_timeout_s: int = 3600
+    worker_data_volume_gb: Annotated[int, msgspec.Meta(ge=0, le=5000)] = 0
     worker_stale_s: int = 120
+    worker_silent_s: Annotated[float, msgspec.Meta(ge=5, le=3600)] = 30.0
     key_trust_s: Annotated[int, msgspec.Meta(ge=5, le=86_400)] = 600
     trusted_proxies: str = ""
     metrics_from: str = "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
     upstream_allow: str = ""
+    host_allow: str = ""
     drain_deadline_s: int = 300
     drain_s: int = 600
     engine_dir: Path = Path(".engine")
     log_format: str = "text"
     queue_wait_s: Annotated[float, msgspec.Meta(ge=0, le=900)] = 30.0
     requests_per_gpu: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 256
+    hf_token_file: Path | None = None
+    scaleway_url: str = ""
+    aws_endpoint_url: str = ""
     access_log: str = "off"
+    agent_versions_allowed: str = ""
+    worker_token_ttl_s: Annotated[int, msgspec.Meta(ge=1, le=31_536_000)] = 86_400
+    tunnel_host: str = "127.0.0.1"
+    tunnel_port: int = DEFAULT_TUNNEL_PORT
+    tunnel_inner_host: str = "127.0.0.1"
+    tunnel_inner_port: int = DEFAULT_TUNNEL_INNER_PORT
+    tunnel_agent_url: str = ""
+    tunnel_url: str = ""
 
     @property
     def nats_login(self) -> NatsLogin:
@@ -156,6 +193,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     def metrics_networks(self) -> tuple[Network, ...]:
         """Of metrics_from; raises ValueError, but not after read_environment."""
         return _networks(self.metrics_from)
+
+    @property
+    def host_networks(self) -> tuple[Network, ...]:
+        """Of host_allow; raises ValueError, but not after read_environment."""
+        return _networks(self.host_allow)
 
     @property
     def outbound_rules(self) -> OutboundRules:
@@ -188,6 +230,7 @@ def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
     for field, parsed in (
         ("trusted_proxies", "proxy_networks"),
         ("metrics_from", "metrics_networks"),
+        ("host_allow", "host_networks"),
         ("upstream_allow", "outbound_rules"),
     ):
         try:

@@ -3,6 +3,7 @@
     wrapping_keys   which keys there are, and which wraps now       person_keys    a data key for each person, wrapped
     credentials     of organisations at providers, wrapped          passwords      argon2id, which opens for nobody
     upstream_keys   of foreign upstreams, sealed for gateways
+    host_keys       of rented servers, pinned at their first use: public, so neither wrapped nor sealed
     idempotency     kept replies, sealed (idempotency.py)           master_key     shows whether the right one is here
 
 The surprising rule: a row's `key_id` is no claim beside its envelope; Postgres reads it out of the envelope itself.
@@ -61,6 +62,15 @@ CREATE TABLE IF NOT EXISTS vault.upstream_keys (
     kept_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS upstream_keys_by_deployment ON vault.upstream_keys (deployment_id);
+CREATE TABLE IF NOT EXISTS vault.host_keys (
+    organization_id text NOT NULL,
+    provider text NOT NULL,
+    address text NOT NULL,
+    fingerprint text NOT NULL,
+    pinned_at timestamptz NOT NULL DEFAULT now(),
+    used_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (organization_id, provider, address)
+);
 CREATE TABLE IF NOT EXISTS vault.passwords (
     user_id text PRIMARY KEY,
     hash text NOT NULL,

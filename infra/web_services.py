@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from domain.aggregates import AGGREGATES
+from infra.agent_release import agent_release
 from infra.audit.seals import SealStore
 from infra.bootstrap import bootstrap
 from infra.credentials import CredentialStore
@@ -108,9 +109,14 @@ def web_settings(environment: Environment, key: MasterKey) -> Settings:
             "WORKER_INSTANCE_STARTUP_TIMEOUT_S": environment.startup_timeout_s,
             "OPENAI_WORKER_STALE_SECONDS": environment.worker_stale_s,
         },
+        data_volume_gb=environment.worker_data_volume_gb,
         drain_deadline_s=environment.drain_deadline_s,
         trusted_proxies=environment.proxy_networks,
         outbound=environment.outbound_rules,
+        host_networks=environment.host_networks,
         version=version,
         build_time=build_time,
+        agent=agent_release(environment.agent_versions_allowed),
+        worker_token_ttl_s=environment.worker_token_ttl_s,
+        tunnel_url=environment.tunnel_url,
     )

@@ -20,12 +20,14 @@ from web.api import (
     catalogue,
     deployments,
     events,
+    hosts,
     instances,
     invitations,
     members,
     metrics,
     models,
     offerings,
+    operations,
     organization_limits,
     organizations,
     parked,
@@ -38,6 +40,7 @@ from web.api import (
     upstreams,
     usage,
     users,
+    worker_machines,
     workers,
 )
 from web.declared import require_access_rules
@@ -95,8 +98,10 @@ def create_app(services: Services) -> FastAPI:
         shares,
         catalogue,
         settings,
+        operations,
         deployments,
         upstreams,
+        hosts,
         instances,
         events,
         audit,
@@ -104,6 +109,7 @@ def create_app(services: Services) -> FastAPI:
         action_logs,
         parked,
         usage,
+        worker_machines,
         workers,
     ):
         app.include_router(room.router)

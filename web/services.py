@@ -20,6 +20,7 @@ from domain.setting import Value
 from domain.telemetry import WorkerSeen
 from domain.values import Digest, Sealed
 from projections.projection import Read
+from web.agent_release import ANY_AGENT, AgentRelease
 from web.sign_in_rules import ResetNeeded, SignInAttempt, Wait
 
 
@@ -313,13 +314,19 @@ class Settings:
     build_time: str = ""
     trusted_proxies: tuple[Network, ...] = ()
     outbound: OutboundRules = PUBLIC_ONLY
+    host_networks: tuple[Network, ...] = ()
+    """Of which loopback and link-local addresses hosts may be enrolled."""
     min_password_length: int = 15
     console_url: str = ""
     """Where mails point to; empty: the API's own address."""
     defaults: Mapping[str, Value] = field(default_factory=dict)
     """What this process's environment says of settings (domain/setting.py)."""
-    expected_agent_sha256: str = ""
-    """Empty: any agent build may report."""
+    data_volume_gb: int = 0
+    """Of every rented machine's disk, whatever else is known; 0: as models and organisations say."""
+    agent: AgentRelease = ANY_AGENT
+    worker_token_ttl_s: int = 86_400
+    tunnel_url: str = ""
+    """Where gateways reach the relay of tunnels; empty: there is none."""
 
 
 @dataclass(frozen=True)

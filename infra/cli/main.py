@@ -35,12 +35,16 @@ NOUNS = {
     "password": "password",
     "key": "keys",
     "provider": "providers",
+    "reconcile": "reconcile",
+    "catalog": "catalog",
+    "host": "hosts",
     "setting": "settings",
     "chat": "chat",
     "events": "events",
     "audit": "audit",
     "vault": "vault",
     "inbox": "inbox",
+    "simulate-cloud": "simulate_cloud",
 }
 """First word of a command -> its file here. The order is that of --help."""
 

@@ -22,10 +22,11 @@ class RoleName(StrEnum):
     gateway = "gateway"
     handlers = "handlers"
     projections = "projections"
+    tunnel = "tunnel"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("serve", help="Run one role alone: web, gateway, handlers or projections.")(serve)
+    app.command("serve", help="Run one role alone: web, gateway, handlers, projections or tunnel.")(serve)
 
 
 def serve(role: Annotated[RoleName, typer.Argument(help="Which role to run.")]) -> None:
@@ -33,7 +34,7 @@ def serve(role: Annotated[RoleName, typer.Argument(help="Which role to run.")]) 
         environment = read_environment()
     except ValueError as error:
         raise CommandError(ExitCode.USAGE, "invalid_environment", str(error)) from error
-    if role is RoleName.gateway:
+    if role in {RoleName.gateway, RoleName.tunnel}:
         leave_out()
     from infra.telemetry import configure_logging  # noqa: PLC0415 - only now: see lean.py
 

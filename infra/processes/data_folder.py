@@ -27,6 +27,8 @@ from infra.environment import (
     DEFAULT_GATEWAY_PORT,
     DEFAULT_NATS_PORT,
     DEFAULT_POSTGRES_PORT,
+    DEFAULT_TUNNEL_INNER_PORT,
+    DEFAULT_TUNNEL_PORT,
 )
 from infra.processes.running import is_alive, last_platform, remove_platform, write_private
 
@@ -38,7 +40,9 @@ LEFTOVER_WAIT_S = 15.0
 """A role that lost its supervisor drains first; see the roles' own grace."""
 LEFTOVER_POLL_S = 0.05
 PORT_NAMES = {"api": "the API", "gateway": "the gateway", "nats": "NATS", "nats_monitor": "NATS monitoring"} | {
-    "postgres": "Postgres"
+    "postgres": "Postgres",
+    "tunnel": "the relay of tunnels",
+    "tunnel_inner": "the relay's own side",
 }
 
 
@@ -58,7 +62,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
-    """On 127.0.0.1 (API and gateway: on INVENTIV_HOST).
+    """On 127.0.0.1 (API and gateway: on INVENTIV_HOST, the relay for agents on INVENTIV_TUNNEL_HOST).
 
     Attributes:
         nats_nodes: of each nats-server; the first one's client and monitor are `nats` and `nats_monitor` again.
@@ -69,6 +73,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     nats: int = DEFAULT_NATS_PORT
     nats_monitor: int = DEFAULT_NATS_PORT + MONITOR_OFFSET
     postgres: int = DEFAULT_POSTGRES_PORT
+    tunnel: int = DEFAULT_TUNNEL_PORT
+    tunnel_inner: int = DEFAULT_TUNNEL_INNER_PORT
     nats_nodes: tuple[NodePorts, ...] = ()
 
 

@@ -1,6 +1,6 @@
 """All of the platform on one machine: what `inventiv up` runs, in which order it starts, and in which order it ends.
 
-    NATS ∥ Postgres ──> streams ──> projections ∥ web ∥ handlers ∥ gateway ──> first keys ──> card ──> ... Ctrl-C
+    NATS ∥ Postgres ──> streams ──> projections ∥ web ∥ handlers ∥ gateway ∥ tunnel ──> first keys ──> card ──> Ctrl-C
     SIGUSR1: another gateway beside the old one, which hands its socket over and finishes
     Ctrl-C: roles ──> local servers' agents ──> Postgres ──> NATS
 
@@ -25,7 +25,7 @@ from infra.embedded.postgres_place import VERSION as POSTGRES_VERSION
 from infra.environment import Environment
 from infra.processes.data_folder import Claim, Ports, choose_ports, end_leftovers, mark
 from infra.processes.first_keys import FirstKeys, first_keys, password_file
-from infra.processes.roles import ROLES, Role
+from infra.processes.roles import ROLES, WITHOUT_STORES, Role
 from infra.processes.running import Platform, Roll, remove_platform, write_platform
 from infra.processes.supervisor import Supervisor
 
@@ -84,7 +84,13 @@ class _Everything:
         began = time.monotonic()
         marker = mark(self._claimed, now=time.time(), nats_nodes=self._environment.nats_nodes)
         await asyncio.to_thread(end_leftovers, self._claimed)
-        wanted = Ports(api=self._environment.api_port, gateway=self._environment.gateway_port)
+        asked = self._environment
+        wanted = Ports(
+            api=asked.api_port,
+            gateway=asked.gateway_port,
+            tunnel=asked.tunnel_port,
+            tunnel_inner=asked.tunnel_inner_port,
+        )
         ports = choose_ports(self._claimed, wanted, self._voice.say, nats_nodes=marker.nats_nodes)
         self._voice.step(f"Data folder {self._claimed.data_dir}", time.monotonic() - began)
         nats = self._nats = EmbeddedNatsCluster(self._claimed.data_dir / "nats", ports.nats_nodes)
@@ -143,6 +149,8 @@ class _Everything:
 
     def _role(self, name: str, nats: EmbeddedNatsCluster) -> Role:
         """Each with the permissions of its own identity."""
+        if name in WITHOUT_STORES:
+            return Role(name, msgspec.structs.replace(self._environment, nats_url="", postgres_url=""))
         return Role(name, msgspec.structs.replace(self._environment, nats_url=nats.url_of(name)))
 
     async def _start(self, server: Server, words: str) -> None:
@@ -236,11 +244,17 @@ def _environment_of_roles(
         gateway_port=ports.gateway,
         api_url=f"http://{reached_at}:{ports.api}",
         gateway_url=f"http://{reached_at}:{ports.gateway}",
+        tunnel_port=ports.tunnel,
+        tunnel_inner_host="127.0.0.1",
+        tunnel_inner_port=ports.tunnel_inner,
+        tunnel_agent_url=given.tunnel_agent_url or f"http://127.0.0.1:{ports.tunnel}",
+        tunnel_url=f"http://127.0.0.1:{ports.tunnel_inner}",
         secrets_dir=given.secrets_dir.absolute(),
         make_secrets=True,
         admin_password_file=password_file.absolute() if password_file else None,
         jwt_secret_file=given.jwt_secret_file.absolute() if given.jwt_secret_file else None,
         smtp_password_file=given.smtp_password_file.absolute() if given.smtp_password_file else None,
+        hf_token_file=given.hf_token_file.absolute() if given.hf_token_file else None,
         engine_dir=given.engine_dir.absolute(),
     )
 

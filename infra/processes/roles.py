@@ -1,4 +1,4 @@
-"""One role of the platform (web, gateway, handlers, projections) as a child that the supervisor can keep.
+"""One role of the platform (web, gateway, handlers, projections, tunnel) as a child that the supervisor can keep.
 
     inventiv serve <role>, all settings in its INVENTIV_* variables ──> ready
 
@@ -16,8 +16,10 @@ from pathlib import Path
 from infra.embedded.child import READY_TIMEOUT_S, wait_until
 from infra.environment import Environment, surroundings
 
-ROLES = ("projections", "web", "handlers", "gateway")
+ROLES = ("projections", "web", "handlers", "gateway", "tunnel")
 """In the order in which they are started; they do not wait for one another."""
+WITHOUT_STORES = frozenset({"tunnel"})
+"""Roles that are told neither where NATS nor where Postgres is."""
 ANSWER_TIMEOUT_S = 2.0
 ANSWER_BYTES = 256
 

@@ -50,7 +50,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         pid, created_at: the supervisor.
-        roles: web, gateway, handlers, projections.
+        roles: web, gateway, handlers, projections, tunnel.
         servers: nats (of a cluster nats-1, nats-2 ...), postgres.
         finishing: processes that were replaced and have not ended yet, by name and pid.
         gateway_roll: None from an `up` that cannot replace its gateway.

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -18,14 +19,18 @@ import msgspec
 from aiohttp import web
 
 from agent.protocol import (
+    AUTHORIZE_PATH,
     HEARTBEAT_PATH,
     REGISTER_PATH,
+    ROTATE_PATH,
+    Accepted,
     Desired,
     Heartbeat,
     HeartbeatReply,
     Refusal,
     RegisterReply,
     RegisterRequest,
+    RotateReply,
 )
 
 MODEL = "mock-echo-model"
@@ -37,23 +42,27 @@ ROOT = Path(__file__).parents[2]
 
 
 class StandIn:
-    """Accepts one registration and any number of heartbeats."""
+    """Accepts one registration and any number of heartbeats, and gives out the next token when a spec wants it."""
 
     def __init__(self) -> None:
         self.url = ""
         self.registrations: list[RegisterRequest] = []
         self.beats: list[Heartbeat] = []
         self.tokens: list[str] = []
+        self.token, self.next_token = WORKER_TOKEN, ""
+        self.rotations = 0
+        self.wants_rotation = False
         self.desired: Desired = "run"
         self.refusals: list[tuple[int, str]] = []
         """Answers to the next requests, instead of 200."""
         self.on_register: Callable[[], None] = lambda: None
         self.on_beat: Callable[[], None] = lambda: None
+        self.on_rotate: Callable[[], None] = lambda: None
         self._news = asyncio.Condition()
 
     async def register(self, request: web.Request) -> web.Response:
         body = msgspec.json.decode(await request.read(), type=RegisterRequest)
-        if refusal := await self._refusal(request, BOOTSTRAP_TOKEN):
+        if refusal := await self._refusal(request, {BOOTSTRAP_TOKEN}):
             return refusal
         self.on_register()
         await self._note(self.registrations, body)
@@ -61,11 +70,25 @@ class StandIn:
 
     async def heartbeat(self, request: web.Request) -> web.Response:
         body = msgspec.json.decode(await request.read(), type=Heartbeat)
-        if refusal := await self._refusal(request, WORKER_TOKEN):
+        if refusal := await self._refusal(request, {self.token, self.next_token} - {""}):
             return refusal
         self.on_beat()
+        if self.next_token and _bearer(request) == self.next_token:
+            self.token, self.next_token = self.next_token, ""
         await self._note(self.beats, body)
-        return _reply(HeartbeatReply(desired=self.desired))
+        return _reply(HeartbeatReply(desired=self.desired, rotate_token=self.wants_rotation))
+
+    async def rotate(self, request: web.Request) -> web.Response:
+        """As the control plane does: the present token stays good until the next one is used."""
+        if refusal := await self._refusal(request, {self.token}):
+            return refusal
+        self.rotations += 1
+        self.next_token = f"wk_rotated_{self.rotations}"
+        self.on_rotate()
+        return _reply(RotateReply(worker_token=self.next_token, worker_token_prefix=self.next_token[:12]))
+
+    async def authorize(self, request: web.Request) -> web.Response:
+        return await self._refusal(request, {self.token, self.next_token} - {""}) or _reply(Accepted())
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_S), self._news:
@@ -76,14 +99,12 @@ class StandIn:
         await self.until(lambda: any(fits(beat) for beat in self.beats[after:]))
         return next(beat for beat in self.beats[after:] if fits(beat))
 
-    async def _refusal(self, request: web.Request, token: str) -> web.Response | None:
+    async def _refusal(self, request: web.Request, good: AbstractSet[str]) -> web.Response | None:
         await self._note(self.tokens, request.headers.get("Authorization", ""))
         if self.refusals:
             status, code = self.refusals.pop(0)
             return _reply(Refusal(code, ""), status)
-        if request.headers.get("Authorization") != f"Bearer {token}":
-            return _reply(Refusal("unauthorized", ""), 401)
-        return None
+        return None if _bearer(request) in good else _reply(Refusal("unauthorized", ""), 401)
 
     async def _note(self, where: list[Any], what: Any) -> None:
         async with self._news:
@@ -92,16 +113,19 @@ class StandIn:
 
 
 @asynccontextmanager
-async def stand_in() -> AsyncIterator[StandIn]:
+async def stand_in(port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[StandIn]:
+    """Args: where it shall listen, for one that comes back."""
     plane = StandIn()
     app = web.Application()
     app.router.add_post(REGISTER_PATH, plane.register)
     app.router.add_post(HEARTBEAT_PATH, plane.heartbeat)
-    port = free_port()
+    app.router.add_post(ROTATE_PATH, plane.rotate)
+    app.router.add_post(AUTHORIZE_PATH, plane.authorize)
+    port = port or free_port()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    plane.url = f"http://127.0.0.1:{port}"
+    await web.TCPSite(runner, host, port).start()
+    plane.url = f"http://{host}:{port}"
     try:
         yield plane
     finally:
@@ -177,6 +201,10 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _bearer(request: web.Request) -> str:
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
 def _reply(body: msgspec.Struct, status: int = 200) -> web.Response:

@@ -6,16 +6,19 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from agent import report
+from agent.credentials import Credentials, CredentialStore
+from agent.dead_man import DeadMan
 from agent.engine import Milestones
 from agent.event_log import EventLog, RotatingFile
 from agent.measure import Meter, SystemMeter
 from agent.protocol import AgentInfo, EngineLoad
-from agent.report import ControlPlane, Credentials, CredentialStore, Reporter, retry_delay_s
+from agent.report import ControlPlane, Reporter, retry_delay_s
 from agent.settings import settings_from
 from agent.worker import Worker
 from tests.agent.stand_in import BOOTSTRAP_TOKEN, INSTANCE, MODEL, WORKER_TOKEN, StandIn, eventually, stand_in
@@ -76,7 +79,14 @@ async def reporting(url: str, folder: Path, *, interval_s: float = 0.05) -> Asyn
     async with aiohttp.ClientSession() as http:
         control_plane = ControlPlane(http, url)
         info = AgentInfo("1", "2026-11-21", "ab")
-        reporter = Reporter(settings, worker, meter, log, control_plane=control_plane, store=store, agent_info=info)
+        dead_man = DeadMan(folder / "heard.json", instance_id=INSTANCE, bound_s=0)
+        parts: dict[str, Any] = {
+            "control_plane": control_plane,
+            "store": store,
+            "dead_man": dead_man,
+            "agent_info": info,
+        }
+        reporter = Reporter(settings, worker, meter, log, **parts)
         yield Reporting(reporter, worker, store, log)
     log.close()
 
@@ -163,6 +173,23 @@ async def test_a_change_is_reported_at_once_and_not_at_the_next_interval(plane: 
         given.worker.drain()
         await plane.until_beat(lambda beat: beat.status == "draining")
     assert len(plane.beats) == 4
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_reporter_that_is_cancelled_in_the_moment_of_a_change_ends(
+    plane: StandIn, tmp_path: Path, steps: int
+) -> None:
+    """A forgotten cancellation would keep the agent alive after SIGTERM, for ever."""
+    async with reporting(plane.url, tmp_path, interval_s=60) as given:
+        task = asyncio.create_task(given.reporter.run())
+        await eventually(lambda: "heartbeat_success" in given.logged())
+        given.worker.drain()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        _, left = await asyncio.wait({task}, timeout=5)
+        task.cancel()
+        assert not left
 
 
 async def test_another_instances_token_is_not_used(plane: StandIn, tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ from infra.vault_tables import create_vault, vault_pool
 from infra.wrapping import KeyRing
 from projections.projection import EVERYTHING
 from tests.examples import key_to_issue
-from tests.handlers.world import Effects, FakeCloud
+from tests.handlers.fake_cloud import FakeCloud
+from tests.handlers.world import Effects
 from tests.web.world import _projected
 from web.services import Claimed, KeptReply
 
@@ -145,7 +146,7 @@ async def open_house(nats: EmbeddedNats, postgres_url: str, folder: Path) -> Asy
         await stack.enter_async_context(_projected(log, codec, postgres_url))  # type: ignore[arg-type] # any log will do
         read = await stack.enter_async_context(ReadModels(postgres_url, scope=EVERYTHING))
         tables = Tables(read=read, effects=EffectLedger(MemoryEffectRows(utc_now)), vault=pool)
-        doors = doors_of(environment, nc, tables, FakeCloud(Effects()), key)
+        doors = doors_of(environment, nc, tables, FakeCloud(Effects(), utc_now), key)
         passwords = Passwords(pool)
         stack.callback(passwords.close)
         yield House(

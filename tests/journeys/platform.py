@@ -19,7 +19,7 @@ import httpx
 import msgspec
 import psutil
 
-from infra.processes.data_folder import Ports
+from infra.processes.data_folder import PORT_NAMES, Ports
 from infra.processes.running import ChildView, is_alive, read_platform
 from tests.conftest import some_port
 
@@ -243,9 +243,7 @@ def made(folder: Path, **variables: str) -> Platform:
     data_dir = folder / "data"
     (data_dir / "run").mkdir(parents=True)
     data_dir.chmod(0o711)
-    ports = Ports(
-        api=some_port(), gateway=some_port(), nats=some_port(), nats_monitor=some_port(), postgres=some_port()
-    )
+    ports = msgspec.convert({name: some_port() for name in PORT_NAMES}, Ports)
     (data_dir / "run" / "ports.json").write_bytes(msgspec.json.encode(ports))
     return Platform(data_dir, {"INVENTIV_HEARTBEAT_INTERVAL_S": "0.5", **variables})
 

@@ -76,7 +76,7 @@ def test_status_names_every_process(platform: Platform) -> None:
     assert status["api_url"] == platform.card["api_url"]
     assert status["gateway_url"] == platform.card["gateway_url"]
     assert status["data_dir"] == str(platform.data_dir)
-    assert set(status["roles"]) == {"web", "gateway", "handlers", "projections"}
+    assert set(status["roles"]) == {"web", "gateway", "handlers", "projections", "tunnel"}
     assert set(status["servers"]) == {"nats", "postgres"}
     assert "@" not in status["nats_url"] + status["postgres_url"]
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import pytest
 
 from domain.catalogue import model_id_of
@@ -9,6 +10,8 @@ from domain.deployment import DEPLOYMENT, StopDeployment
 from projections.projection import Scope
 from tests.web.market import ok
 from tests.web.test_deployments import MODEL
+from tests.web.test_hosts import enrolled
+from tests.web.test_plans import LLAMA_CONFIG
 from tests.web.test_sign_in import refusal
 from tests.web.world import World
 from web.api.catalogue import instance_type_id
@@ -156,13 +159,45 @@ async def test_the_disk_is_recommended_by_model_setting_or_size(world: World) ->
         assert refusal(await ann.get(path, params={"provider_id": "nowhere"})) == (404, "provider_not_found")
 
 
-async def test_only_models_that_fit_the_memory_are_listed_for_a_type(world: World) -> None:
+async def test_only_models_that_a_plan_would_let_start_are_listed_for_a_type(world: World) -> None:
+    """Llama 3.1 8B fits into the memory of an L4, but not with all of the context that is listed for it."""
     async with world.team(uli="user") as team:
-        small = ok(await team["uli"].get(f"/instance_types/{instance_type_id('scaleway', 'L4-1-24G')}/models"))
-        codes = [one["code"] for one in small]
-        assert "Qwen/Qwen2.5-7B-Instruct" in codes
-        assert "Qwen/Qwen2.5-72B-Instruct" not in codes
+        small = await _codes(team["uli"], instance_type_id("scaleway", "L4-1-24G"))
+        large = await _codes(team["uli"], instance_type_id("scaleway", "H100-1-80G"))
+        llama, qwen = "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct"
+        assert (qwen in small, llama in small) == (True, False)
+        assert {qwen, llama} <= large
+        assert "Qwen/Qwen2.5-72B-Instruct" not in large
         assert refusal(await team["uli"].get("/instance_types/unknown/models")) == (404, "instance_type_not_found")
+
+
+async def test_a_host_of_ones_own_has_its_models_too_and_the_neighbours_has_not(world: World) -> None:
+    async with world.team(ann="owner") as team, world.team(zoe="owner") as neighbours:
+        await enrolled(team["ann"], address="192.0.2.77")
+        [offered] = [
+            one for one in ok(await team["ann"].get("/instance_types")) if one["provider_code"] == "bare_metal"
+        ]
+        assert "Qwen/Qwen2.5-7B-Instruct" in await _codes(team["ann"], offered["id"])
+        assert refusal(await neighbours["zoe"].get(f"/instance_types/{offered['id']}/models")) == (
+            404,
+            "instance_type_not_found",
+        )
+
+
+async def _codes(client: httpx.AsyncClient, type_id: str) -> set[str]:
+    return {one["code"] for one in ok(await client.get(f"/instance_types/{type_id}/models"))}
+
+
+async def test_a_model_shows_what_its_config_said(world: World) -> None:
+    async with world.team(ann="owner") as team:
+        made = ok(await team["ann"].post("/models", json=a_model("team/shaped", config=LLAMA_CONFIG)), 201)
+        assert made["shape"]["kv_heads"] == 8
+        assert made["shape"]["kv_bytes_per_token"] == 2 * 32 * 8 * 128 * 2
+        await world.visible()
+        listed = {one["code"]: one["shape"] for one in ok(await team["ann"].get("/models"))}
+        assert listed["team/shaped"] == made["shape"]
+        assert listed["mock-echo-model"] is None
+        assert listed["Qwen/Qwen2.5-7B-Instruct"]["layers"] == 28, "as the seed knows it"
 
 
 async def test_models_come_in_the_order_that_was_asked_for(world: World) -> None:

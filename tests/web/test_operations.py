@@ -14,6 +14,7 @@ from domain.provider_account_commands import (
     RecordOffers,
     RecordReconciled,
     RecordReconciliationFailed,
+    Signed,
 )
 from tests.examples import L4
 from tests.handlers.world import instance_wanted
@@ -185,3 +186,21 @@ async def test_credentials_stay_while_instances_may_own_servers_there(world: Wor
         await world.dispatch(INSTANCE, organization_id, instance_id, failed)
         removed = await ann.delete(SCALEWAY)
         assert (removed.status_code, removed.json()["is_configured"]) == (200, False)
+
+
+async def test_credentials_stay_until_what_nobody_wants_is_deleted(world: World) -> None:
+    async with world.team(ann="owner") as team:
+        ann = team["ann"]
+        organization_id = await organization_of(ann)
+        await ann.put(SCALEWAY, json={"values": SECRETS})
+        stray = Signed(
+            resource="server",
+            provider_resource_id="fr-par-2/srv-1",
+            organization_id=organization_id,
+            instance_id=instance_of(organization_id),
+            attempt=1,
+        )
+        await record(world, organization_id, replace(complete("scaleway"), strays=(stray,)))
+        assert refusal(await ann.delete(SCALEWAY)) == (409, "provider_in_use")
+        await record(world, organization_id, replace(complete("scaleway"), servers=frozenset()))
+        assert (await ann.delete(SCALEWAY)).status_code == 200

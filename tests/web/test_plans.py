@@ -1,5 +1,6 @@
 """Plan before spend: what would be rented, whether it fits, what it costs; and nothing of it is on record."""
 
+from dataclasses import replace as replace_settings
 from typing import Any
 
 import pytest
@@ -24,6 +25,16 @@ L4: dict[str, Any] = {
     "instance_type": "L4-1-24G",
 }
 G6 = {**L4, "provider_code": "aws", "zone": "eu-west-3b", "instance_type": "g6.xlarge"}
+LLAMA_CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+}
 NAMES = {"scaleway": ("project_id", "secret_key"), "aws": ("access_key_id", "secret_access_key")}
 
 
@@ -202,22 +213,12 @@ async def test_an_upstream_has_nothing_to_plan(world: World) -> None:
 
 
 async def test_a_models_config_makes_its_plan_exact(world: World) -> None:
-    config = {
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "max_position_embeddings": 8192,
-    }
     async with world.team(olga="owner") as team:
         new = {"model_id": "own/8B", "required_vram_gb": 16, "context_length": 8192}
         made = (await team["olga"].post("/models", json=new)).json()["id"]
         before = (await planned(team["olga"], {**L4, "model": "own/8B"}))["places"][0]["memory"]
         assert (before["is_estimate"], before["weights_gb"], before["concurrent_sequences"]) == (True, 16.0, None)
-        assert (await team["olga"].put(f"/models/{made}", json={"config": config})).status_code == 200
+        assert (await team["olga"].put(f"/models/{made}", json={"config": LLAMA_CONFIG})).status_code == 200
         after = (await planned(team["olga"], {**L4, "model": "own/8B"}))["places"][0]["memory"]
         assert (after["is_estimate"], after["weights_gb"], after["concurrent_sequences"]) == (False, 16.06, 3)
         assert (await team["olga"].put(f"/models/{made}", json={"name": "Mine"})).status_code == 200
@@ -229,3 +230,19 @@ async def test_a_config_that_is_not_understood_is_refused(world: World) -> None:
     async with world.team(olga="owner") as team:
         body = {"model_id": "own/x", "required_vram_gb": 1, "context_length": 1, "config": {"model_type": "mamba"}}
         assert refusal(await team["olga"].post("/models", json=body)) == (400, "model_config_not_understood")
+
+
+async def test_the_operator_can_force_the_size_of_every_disk(world: World) -> None:
+    """For a platform whose providers bill by the GB, or whose images do not fit otherwise."""
+    settings = replace_settings(world.services.settings, data_volume_gb=220)
+    async with world.team(ann="admin") as team:
+        usual = await planned(team["ann"], L4)
+        world.app.state.services = replace_settings(world.services, settings=settings)
+        try:
+            forced = await planned(team["ann"], L4)
+            model = next(one for one in (await team["ann"].get("/models")).json() if one["code"] == QWEN)
+            path = f"/models/{model['id']}/recommended-data-volume"
+            told = (await team["ann"].get(path)).json()["recommended_data_volume_gb"]
+        finally:
+            world.app.state.services = world.services
+    assert (usual["disk_gb"], forced["disk_gb"], told) == (200, 220, 220)

@@ -26,7 +26,7 @@ async def test_definitions_tell_types_bounds_and_defaults(world: World) -> None:
     port = shown["WORKER_HEALTH_PORT"]
     assert (port["value_type"], port["min_int"], port["max_int"], port["default_int"]) == ("int", 1, 65_535, 8080)
     assert (port["default_bool"], port["default_text"]) == (None, None)
-    assert len(shown) == 12
+    assert len(shown) == 13
 
 
 async def test_an_organisation_sets_and_takes_back_its_own(world: World) -> None:

@@ -20,12 +20,12 @@ from domain.instance_commands import (
     StopInstance,
 )
 from domain.instance_state import ENDED, Instance, Status
+from projections.instance_milestones import list_milestones
 from projections.instances import (
     InstanceView,
     SortColumn,
     find_instance,
     list_instances,
-    list_milestones,
     search_instances,
 )
 from projections.usage import find_instance_usage
@@ -142,6 +142,7 @@ class Accepted(Reply):
 def shown(view: InstanceView) -> dict[str, Any]:
     """An instance as the API words it."""
     fields = msgspec.structs.asdict(view)
+    del fields["volumes"]
     return {
         **fields,
         "activation": activation_shown(view.activation),
@@ -207,7 +208,12 @@ async def instance(instance_id: PathId, viewer: Viewer, services: Served, positi
     if found is None:
         raise not_found("instance")
     told = [Milestone.model_validate(one) for one in history]
-    return InstanceDetail.model_validate({**shown(found), "storages": [], "history": told})
+    return InstanceDetail.model_validate({**shown(found), "storages": _storages(found), "history": told})
+
+
+def _storages(view: InstanceView) -> list[dict[str, Any]]:
+    """Its volumes, sizes in GB."""
+    return [msgspec.structs.asdict(volume) for volume in view.volumes.values()]
 
 
 @router.get("/{instance_id}/metrics")

@@ -1,59 +1,57 @@
-"""Where worker agents report: /internal/worker. The only file that knows the agent, and of it only the protocol.
+"""Where worker agents report: /internal/worker. What a machine asks before its agent runs is in worker_machines.py.
 
     register: bootstrap token (derived per instance and attempt) ──> a token of the worker's own, kept as a hash only
     heartbeat: that token ──> telemetry, and news about the instance ──> what is wanted: run, drain or stop
+    rotate: that token ──> the next one; both are good until the next one is first used
 
 A host is not trusted: it speaks for its own instance only, its figures are clamped, and where the gateway will reach it
-must be the address that the provider gave. The surprising rule: registering again is allowed until the first heartbeat,
-because an agent may die between hearing its token and writing it down.
+must be the address that the provider gave, or our own relay. The surprising rule: registering again is allowed until
+the first heartbeat, because an agent may die between hearing its token and writing it down.
 """
 
-import hmac
-import re
-from hashlib import sha256
-from typing import TypeVar
+from datetime import timedelta
 from urllib.parse import urlsplit
-from uuid import UUID
 
 import msgspec
 import structlog
 from fastapi import APIRouter, Depends, Request, Response
 
 from agent.protocol import (
+    AUTHORIZE_PATH,
     HEARTBEAT_PATH,
     INSTANCE_GONE,
+    INSTANCE_NOT_ADDRESSED,
     REGISTER_PATH,
+    ROTATE_PATH,
+    Accepted,
+    AuthorizeRequest,
     Desired,
     Heartbeat,
     HeartbeatReply,
     RegisterReply,
     RegisterRequest,
+    RotateReply,
+    RotateRequest,
 )
 from domain.ids import InstanceId, OrganizationId, WorkerId
 from domain.instance import INSTANCE
-from domain.instance_commands import ObserveWorker, RegisterWorker
+from domain.instance_commands import ObserveWorker, RegisterWorker, RotateWorkerToken
 from domain.instance_state import ENDED, Instance, Status
 from domain.key_scope import endpoints_of
 from domain.telemetry import WorkerSeen
-from projections.instances import find_home
-from projections.projection import EVERYTHING
+from web.agent_release import demanded_build
 from web.auth import Served, bearer_of, worker
-from web.errors import ApiError, not_found
+from web.errors import ApiError
 from web.intent import Intended
 from web.samples import clamped, clamped_percent, clamped_share
 from web.services import Services
+from web.worker_reports import answer, body_of, bootstrapped_instance, instance_of, unauthorized
+from web.worker_tokens import SHOWN_PREFIX_LENGTH, digest_of, is_current, is_known, is_old, new_token
 
 router = APIRouter(tags=["workers"], dependencies=[Depends(worker)], include_in_schema=False)
 
-TOKEN_PREFIX = "wk_"  # noqa: S105 - how tokens begin, not one of them
-SHOWN_PREFIX_LENGTH = 12
 MAX_CONTEXT_TOKENS = 1_000_000_000
 """More than any model reads."""
-_WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SHA256 = re.compile(r"[0-9a-f]{64}|")
-_VERSION = re.compile(r"[A-Za-z0-9.+_-]{1,32}|")
-
-M = TypeVar("M", RegisterRequest, Heartbeat)
 
 _log = structlog.get_logger()
 
@@ -61,28 +59,23 @@ _log = structlog.get_logger()
 @router.post(REGISTER_PATH)
 async def register(request: Request, services: Served, intent: Intended) -> Response:
     """Exchanges the bootstrap token for a token of the worker's own."""
-    report = await _body(request, RegisterRequest)
-    attempt = services.worker_tokens.bootstrap_attempt(report.instance_id, bearer_of(request))
-    if attempt is None:
-        raise _unauthorized()
-    organization, instance = await _instance(services, report.instance_id)
-    if attempt != instance.attempt:
-        raise _unauthorized()
-    _require_own_address(instance, report)
-    token = f"{TOKEN_PREFIX}{_uuid(intent.draw.secret('worker/1', 16))}_{_uuid(intent.draw.secret('worker/2', 16))}"
+    report = await body_of(request, RegisterRequest)
+    organization, instance = await bootstrapped_instance(services, report.instance_id, bearer_of(request))
+    engine_url, agent_url = _addresses(services, instance, report)
+    token = new_token(intent.draw)
     command = RegisterWorker(
         worker_id=WorkerId(report.worker_id),
-        token_sha256=sha256(token.encode()).hexdigest(),
+        token_sha256=digest_of(token),
         token_prefix=token[:SHOWN_PREFIX_LENGTH],
-        engine_url=report.base_url,
-        agent_url=report.agent_url,
+        engine_url=engine_url,
+        agent_url=agent_url,
         agent_version=report.agent_info.version,
         agent_sha256=report.agent_info.checksum,
     )
     actor = f"worker:{report.worker_id}"
     await intent.send(INSTANCE, organization, report.instance_id, command, actor=actor, is_news=True)
     _log.info("worker_registered", instance=report.instance_id, worker=report.worker_id)
-    return _reply(
+    return answer(
         RegisterReply(
             worker_token=token,
             worker_token_prefix=token[:SHOWN_PREFIX_LENGTH],
@@ -94,13 +87,9 @@ async def register(request: Request, services: Served, intent: Intended) -> Resp
 @router.post(HEARTBEAT_PATH)
 async def heartbeat(request: Request, services: Served, intent: Intended) -> Response:
     """Takes a worker's figures and news; says what is wanted of it."""
-    report = await _body(request, Heartbeat)
-    organization, instance = await _instance(services, report.instance_id)
-    shown = sha256(bearer_of(request).encode()).hexdigest()
-    if not instance.token_sha256 or not hmac.compare_digest(shown, instance.token_sha256):
-        raise _unauthorized()
-    if instance.status in ENDED:
-        raise ApiError(410, INSTANCE_GONE, "This instance has ended; the agent may stop.")
+    report = await body_of(request, Heartbeat)
+    token = bearer_of(request)
+    organization, instance = await _known_instance(services, report.instance_id, digest_of(token))
     await _publish(services, organization, report)
     command = ObserveWorker(
         status=report.status,
@@ -111,12 +100,40 @@ async def heartbeat(request: Request, services: Served, intent: Intended) -> Res
         agent_sha256=report.agent_info.checksum,
         endpoints=endpoints_of(report.engine_paths),
         context_tokens=min(max(0, report.context_tokens), MAX_CONTEXT_TOKENS),
-        expected_agent_sha256=services.settings.expected_agent_sha256,
+        expected_agent_sha256=demanded_build(services.settings.agent, instance, report.agent_info),
+        token_sha256=digest_of(token),
     )
     actor = f"worker:{report.worker_id}"
     await intent.send(INSTANCE, organization, report.instance_id, command, actor=actor, is_news=True)
     after = (await services.load(INSTANCE, organization, report.instance_id)).state if intent.position else instance
-    return _reply(HeartbeatReply(desired=desired_of(after.status)))
+    ttl = timedelta(seconds=services.settings.worker_token_ttl_s)
+    rotate = is_current(after, digest_of(token)) and is_old(token, now=services.clock(), ttl=ttl)
+    return answer(HeartbeatReply(desired=desired_of(after.status), rotate_token=rotate))
+
+
+@router.post(ROTATE_PATH)
+async def rotate(request: Request, services: Served, intent: Intended) -> Response:
+    """Gives a worker its next token; the present one stays good until the next one is first used."""
+    report = await body_of(request, RotateRequest)
+    digest = digest_of(bearer_of(request))
+    organization, instance = await _known_instance(services, report.instance_id, digest)
+    if not (instance.token_confirmed and is_current(instance, digest)):
+        # Else an agent that has kept this one, and dies before it keeps the next, would hold none that is good.
+        raise ApiError(409, "token_not_confirmed", "Use this token in a heartbeat before asking for the next one.")
+    token = new_token(intent.draw)
+    prefix = token[:SHOWN_PREFIX_LENGTH]
+    command = RotateWorkerToken(token_sha256=digest_of(token), token_prefix=prefix)
+    actor = f"worker:{report.worker_id}"
+    await intent.send(INSTANCE, organization, report.instance_id, command, actor=actor, is_news=True)
+    return answer(RotateReply(worker_token=token, worker_token_prefix=prefix))
+
+
+@router.post(AUTHORIZE_PATH)
+async def authorize(request: Request, services: Served) -> Response:
+    """Says 200 to a good token, and changes nothing: for the relay, which knows neither log nor read models."""
+    report = await body_of(request, AuthorizeRequest)
+    await _known_instance(services, report.instance_id, digest_of(bearer_of(request)))
+    return answer(Accepted())
 
 
 def desired_of(status: Status) -> Desired:
@@ -130,47 +147,34 @@ def desired_of(status: Status) -> Desired:
             return "run"
 
 
-async def _body(request: Request, shape: type[M]) -> M:
-    """Raises ApiError 400 for what is no report, or names what cannot be an instance, a worker or an agent."""
-    try:
-        report = msgspec.json.decode(await request.body(), type=shape)
-    except msgspec.DecodeError as error:
-        raise ApiError(400, "invalid_request", f"This is no {shape.__name__}: {error}.") from error
-    fields = {
-        "worker_id": _WORKER_ID.fullmatch(report.worker_id),
-        "instance_id": _is_uuid(report.instance_id),
-        "agent_info.checksum": _SHA256.fullmatch(report.agent_info.checksum),
-        "agent_info.version": _VERSION.fullmatch(report.agent_info.version),
-    }
-    if wrong := [name for name, fits in fields.items() if not fits]:
-        raise ApiError(400, "invalid_request", f"Not in the expected form: {', '.join(wrong)}.")
-    return report
+async def _known_instance(services: Services, instance_id: str, digest: str) -> tuple[OrganizationId, Instance]:
+    """The instance whose worker holds this token; raises ApiError 404, 401, and 410 when it has ended."""
+    organization, instance = await instance_of(services, instance_id)
+    if not is_known(instance, digest):
+        raise unauthorized()
+    if instance.status in ENDED:
+        raise ApiError(410, INSTANCE_GONE, "This instance has ended; the agent may stop.")
+    return organization, instance
 
 
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False
+def _addresses(services: Services, instance: Instance, report: RegisterRequest) -> tuple[str, str]:
+    """Where engine and agent are reached: at the server that the provider gave us, or through our own relay.
 
-
-async def _instance(services: Services, instance_id: str) -> tuple[OrganizationId, Instance]:
-    """Where the read model says that it lives, and what the log says that it is."""
-    async with services.read("instances", scope=EVERYTHING) as connection:  # a worker belongs to no organisation
-        home = await find_home(connection, instance_id)
-    if home is None:
-        raise not_found("instance")
-    loaded = await services.load(INSTANCE, home.organization_id, instance_id)
-    return home.organization_id, loaded.state
-
-
-def _require_own_address(instance: Instance, report: RegisterRequest) -> None:
-    """The gateway will send prompts to base_url: it must be the server that the provider gave us, and no other."""
+    Raises:
+        ApiError: 409 before the provider has named an address, or when there is no relay; 400 for any other place, for
+            the gateway will send prompts there.
+    """
     if not instance.ip_address:
-        raise ApiError(409, "instance_not_addressed", "The provider has not named this address yet; ask again.")
+        raise ApiError(409, INSTANCE_NOT_ADDRESSED, "The provider has not named this address yet; ask again.")
+    if report.tunnel:
+        if not services.settings.tunnel_url:
+            raise ApiError(409, "tunnel_not_offered", "This control plane runs no relay (INVENTIV_TUNNEL_URL).")
+        base = f"{services.settings.tunnel_url.rstrip('/')}/t/{report.instance_id}"
+        return f"{base}/engine/v1", f"{base}/agent"  # with a path, a URL is what OpenAI's clients call a base_url
     for url in (report.base_url, report.agent_url):
         if not _points_at(url, instance.ip_address):
             raise ApiError(400, "foreign_address", f"The worker's addresses must be at {instance.ip_address}.")
+    return report.base_url, report.agent_url
 
 
 def _points_at(url: str, ip_address: str) -> bool:
@@ -201,15 +205,3 @@ async def _publish(services: Services, organization: OrganizationId, report: Hea
         await services.telemetry.publish(seen)
     except OSError as error:
         _log.warning("telemetry_not_published", instance=report.instance_id, error=str(error))
-
-
-def _unauthorized() -> ApiError:
-    return ApiError(401, "unauthorized", "This token does not belong to this instance.")
-
-
-def _uuid(chance: bytes) -> UUID:
-    return UUID(bytes=chance, version=4)
-
-
-def _reply(reply: RegisterReply | HeartbeatReply) -> Response:
-    return Response(msgspec.json.encode(reply), media_type="application/json")
