@@ -31,6 +31,7 @@ from tests.examples import ACME, example
 from tests.gateway.routing import CLEAR_KEY, MODEL, STRANGERS_KEY, Said, entries, key, ready, registered, routing, tell
 from tests.gateway.served import until
 from tests.given import NOON
+from tests.settled import settled
 
 CODEC = Codec(AGGREGATES)
 NOWHERE = ""
@@ -181,7 +182,7 @@ async def test_heartbeats_reach_the_loads(nats_server: EmbeddedNats) -> None:
     loads = Loads(stale_s=lambda: 9, now_s=time.monotonic)
     reader, writer = await connect_reader(nats_server.url, "test"), await connect_writer(nats_server.url, "test")
     await follow_heartbeats(reader, loads)
-    await reader.flush()
+    await settled(reader)
     await writer.publish("tel.acme.i1.heartbeat", b"not a heartbeat")
     await TelemetryStream(writer).publish(
         WorkerSeen(

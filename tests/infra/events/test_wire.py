@@ -16,6 +16,7 @@ from infra.embedded.nats import EmbeddedNats
 from infra.events import wire
 from infra.events.connection import connect_reader, disconnect
 from infra.events.wire import WireParser, read_headers
+from tests.settled import settled
 
 WAIT_S = 60.0
 Message = tuple[bytes, bytes, bytes, bytes]
@@ -123,7 +124,7 @@ async def test_a_sink_hears_the_same_on_any_client(client: Client, foreign: Clie
             all_there.set()
 
     subscription = await wire.subscribe(client, "test.>", sink)
-    await client.flush()
+    await settled(client)
     await foreign.publish("test.a", b"plain")
     await foreign.publish("test.b", b"with headers", headers={"Kind": "x", "Other": "y"}, reply="test.reply")
     await foreign.publish("test.c", b"")
@@ -136,9 +137,9 @@ async def test_a_sink_hears_the_same_on_any_client(client: Client, foreign: Clie
     ]
     assert read_headers(heard[1][2]) == {"Kind": "x", "Other": "y"}
     await wire.unsubscribe(client, subscription)
-    await client.flush()
+    await settled(client)
     await foreign.publish("test.a", b"after the end")
-    await foreign.flush()
+    await settled(foreign)
     assert len(heard) == 3
 
 
@@ -150,6 +151,6 @@ async def test_a_sink_goes_on_after_a_reconnect(nats_server: EmbeddedNats, ours:
     async with asyncio.timeout(WAIT_S):
         while not (ours.is_connected and foreign.is_connected):  # noqa: ASYNC110 - nats-py offers no event for it
             await asyncio.sleep(0.01)
-        await ours.flush()
+        await settled(ours)
         await foreign.publish("test", b"back")
         assert await heard.get() == b"back"

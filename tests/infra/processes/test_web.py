@@ -120,7 +120,11 @@ async def test_starting_again_changes_nothing(environment: Environment, nats_ser
 
 
 async def test_nats_may_come_and_go(environment: Environment, nats_server: EmbeddedNats) -> None:
-    async with role("web", environment), httpx.AsyncClient(base_url=environment.api_url) as client:
+    async with (
+        role("projections", environment),  # who makes the roles of Postgres that reading needs
+        role("web", environment),
+        httpx.AsyncClient(base_url=environment.api_url) as client,
+    ):
         await until_it_answers(client, "GET", "/readyz")
         await nats_server.kill()
         async with asyncio.timeout(WAIT_S):
