@@ -1,6 +1,6 @@
-"""How large a machine's disk should be for a model (SPEC 4.3): said by the model, else by a setting, else by its name.
+"""How large a machine's disk should be for a model (SPEC 4.3): said by the operator, by the model, else by its name.
 
-    the model's own size ──> the provider's setting ──> a class by the number of weights in the name ──> 200 GB
+    forced by the platform ──> the model's own ──> the provider's setting ──> a class by the name's weights ──> 200 GB
 
 The surprising rule: the number is parsed, not sought: "8x7B" is 56 billion weights, and "Qwen2.5-72B" is not a 2.5.
 """
@@ -13,9 +13,9 @@ UNKNOWN_SIZE_GB = 200
 _WEIGHTS = re.compile(r"(?<![A-Za-z0-9.])(?:(\d{1,3})[xX])?(\d{1,4}(?:\.\d{1,3})?)[bB](?![A-Za-z0-9])")
 
 
-def recommended_disk_gb(code: str, *, stored_gb: int, provider_gb: int | None) -> int:
-    """GB; `stored_gb` 0 and `provider_gb` None: not said."""
-    return stored_gb or default_disk_gb(code, provider_gb=provider_gb)
+def recommended_disk_gb(code: str, *, stored_gb: int, provider_gb: int | None, forced_gb: int = 0) -> int:
+    """GB; `forced_gb` and `stored_gb` 0, `provider_gb` None: not said."""
+    return forced_gb or stored_gb or default_disk_gb(code, provider_gb=provider_gb)
 
 
 def default_disk_gb(code: str, *, provider_gb: int | None) -> int:

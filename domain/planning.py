@@ -168,10 +168,18 @@ def offers_that_fit(market: Market, model: ModelListed, *, context_tokens: int =
     return list(found.values())
 
 
-def wanted_disk_gb(model: ModelListed, provider: str, machine: InstanceType, *, provider_gb: int | None) -> int:
-    """Of the boot disk; 0 leaves it as it is. `provider_gb`: the organisation's setting for that provider."""
+def wanted_disk_gb(
+    model: ModelListed, provider: str, machine: InstanceType, *, provider_gb: int | None, forced_gb: int = 0
+) -> int:
+    """Of the boot disk; 0 leaves it as it is.
+
+    `provider_gb`: the organisation's setting for that provider. `forced_gb`: the platform's for every disk, whatever
+    else is known; 0: none.
+    """
     if provider in WITHOUT_DISK:
         return 0
+    if forced_gb:
+        return forced_gb
     wanted = recommended_disk_gb(model.code, stored_gb=model.data_volume_gb, provider_gb=provider_gb)
     shape = shape_of(model)
     if shape is not None and not model.data_volume_gb and provider_gb is None:

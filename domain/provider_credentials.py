@@ -67,11 +67,14 @@ class RecordCredentialsSet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordCredentialsRemoved(msgspec.Struct, frozen=True, kw_only=True):
-    """`instances`: how many may own servers there, which nobody could delete then; `deployments`: whose they are."""
+    """What nobody could delete then: `instances` may own servers there (`deployments`: whose they are), and `strays`,
+    servers and volumes that no record wants, are still being deleted.
+    """
 
     provider: str
     instances: int = 0
     deployments: tuple[DeploymentId, ...] = ()
+    strays: int = 0
 
 
 ProviderCredentialsCommand = RecordCredentialsSet | RecordCredentialsRemoved
@@ -131,6 +134,9 @@ def _require_expected(command: RecordCredentialsSet) -> None:
 
 
 def _require_unused(command: RecordCredentialsRemoved) -> None:
+    if command.strays:
+        words = f"{command.strays} servers or volumes that nobody wants are still being deleted at {command.provider}."
+        raise Rejected("provider_in_use", f"{words} `inventiv provider ls` shows when they are gone.")
     if command.instances == 0:
         return
     named = command.deployments[:MAX_NAMED]

@@ -48,6 +48,7 @@ def _port(key: str, default: int, words: str) -> SettingDefinition:
 
 _SERVER, _WORKER = "Seconds a plain server may take to start.", "Seconds a worker may take until its model is ready."
 _DEAD_MAN = "Seconds without our API after which a worker drains and powers its machine off; 0: never; at least 60."
+_BOOT_IMAGE = "What rented servers boot: an id at Scaleway; at AWS an id, or a name of your own images; empty: ours."
 DEFINITIONS: Mapping[str, SettingDefinition] = {
     one.key: one
     for one in (
@@ -95,6 +96,7 @@ DEFINITIONS: Mapping[str, SettingDefinition] = {
             default="vllm/vllm-openai:latest",
             description="Container image of the engine.",
         ),
+        SettingDefinition(key="WORKER_BOOT_IMAGE", scope="provider", kind="text", default="", description=_BOOT_IMAGE),
         _seconds("OPENAI_WORKER_STALE_SECONDS", "global", 10, 120, "Seconds of silence until a worker is passed over."),
     )
 }
@@ -175,8 +177,10 @@ def _defined(command: SettingCommand) -> SettingDefinition:
 def _require_fitting(definition: SettingDefinition, value: Value) -> None:
     if type(value) is not {"int": int, "bool": bool, "text": str}[definition.kind]:  # True would pass for an int
         raise Rejected("invalid_setting_type", f"{definition.key} is of type {definition.kind}.")
-    if isinstance(value, str) and not (0 < len(value) <= MAX_TEXT_LENGTH and value.isprintable()):
-        raise Rejected("setting_out_of_range", f"{definition.key} has 1 to {MAX_TEXT_LENGTH} printable characters.")
+    if isinstance(value, str) and not (0 < len(value) <= MAX_TEXT_LENGTH and value.isascii() and value.isprintable()):
+        # A machine is told in ASCII; what cannot be said would stop each of its instances instead of this command.
+        words = f"{definition.key} has 1 to {MAX_TEXT_LENGTH} printable ASCII characters."
+        raise Rejected("setting_out_of_range", words)
     if definition.choices and value not in definition.choices:
         raise Rejected("setting_out_of_range", f"{definition.key} is one of {', '.join(definition.choices)}.")
     if definition.kind == "int" and not definition.minimum <= int(value) <= definition.maximum:

@@ -4,7 +4,8 @@
     volumes ──> likewise, when attached to nothing     a stray volume that is not listed ──> asked for by its id
 
 The surprising rule: a volume need not carry our tags. One whose server was cut off half-made is known by that server
-alone, so a stray server's volumes are looked up before it is deleted, and remembered until each is certainly gone.
+alone, so the volume that a stray server boots from is looked up before it is deleted, and remembered until it is
+certainly gone. What else hangs on it without our tags was attached by somebody, and stays theirs.
 """
 
 from collections.abc import Awaitable, Collection, Sequence
@@ -115,11 +116,12 @@ class Judge:
         if cloud.volumes is None or (known is not None and known.delete_intended_at is not None):
             return ()
         try:
-            return await asked("list_volumes", cloud.volumes.list_volumes(server.provider_instance_id))
+            attached = await asked("list_volumes", cloud.volumes.list_volumes(server.provider_instance_id))
         except CallFailedError as failed:
             self.failed.append(failed)
             self.held.add(key)
             return ()
+        return [volume for volume in attached if volume.is_boot or self._owner(volume) is not None]
 
     async def _find_the_unlisted(self, cloud: Cloud, judged: dict[str, Judged]) -> None:
         """Stray volumes of before that carry no tag, so that no list will ever tell that they are gone."""

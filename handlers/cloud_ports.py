@@ -29,6 +29,7 @@ class ServerRequest(msgspec.Struct, frozen=True, kw_only=True):
         tags: whose it is, signed (server_tags.py); an adapter keeps them on the server and on each of its volumes.
         agent_environment: SPEC 3.1, for the worker agent; holds its one-time token.
         disk_gb: wanted size of its boot volume; 0 leaves it to the provider.
+        image: what it boots, in the provider's own words; empty: the adapter's choice for its type.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ServerRequest(msgspec.Struct, frozen=True, kw_only=True):
     instance_type: str
     agent_environment: Mapping[str, str]
     disk_gb: int = 0
+    image: str = ""
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):

@@ -113,7 +113,8 @@ async def _create(look: Look, cloud: Cloud) -> Finding:
         code = code_of(refused, "PROVIDER_CREATE_FAILED")
         return RecordServerCreateFailed(code=code, message=said(refused.message))
     except ProviderTroubleError as trouble:
-        if trouble.kind == "rate_limited":  # turned away at the door: this attempt has no server, and needs none
+        # Turned away at the door, the attempt has no server, and needs none; unless a call before this one made it.
+        if trouble.kind == "rate_limited" and look.intended_now:
             trouble.finding = RecordServerCreateFailed(code=RATE_LIMITED, message=trouble.message)
         raise
     return RecordServerCreated(provider_instance_id=server.provider_instance_id)
@@ -136,6 +137,7 @@ def _settles_at(look: Look, traits: CloudTraits) -> datetime:
 
 
 async def _server_request(look: Look) -> ServerRequest:
+    settings = await worker_settings(look)
     return ServerRequest(
         name=look.state.server_name,
         tags=tags_of(look.owner, look.doors.signer),
@@ -143,6 +145,7 @@ async def _server_request(look: Look) -> ServerRequest:
         instance_type=look.place.instance_type,
         agent_environment=await agent_environment(look),
         disk_gb=look.request.disk_gb,
+        image=settings.chosen("WORKER_BOOT_IMAGE"),
     )
 
 

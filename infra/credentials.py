@@ -6,12 +6,18 @@ The surprising rule: whoever takes credentials in cannot read them. The REST API
 handlers' doors have it. A bundle is bound to its organisation and purpose, so no row opens in the place of another.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
+from domain.catalogue import HUGGING_FACE
+from domain.ids import OrganizationId
+from domain.provider_credentials import purpose_of
+from handlers.person_ports import OpenCredentials
 from infra.postgres import Pool
+from infra.secret_files import read_secret_file
 from infra.vault_tables import VaultUnavailableError, vault_connection
 from infra.wrapping import KeyRing, WrappingKeyMissingError, newest_key
 
@@ -95,3 +101,24 @@ class CredentialStore:
 def bundle_of(organization_id: str, purpose: str) -> str:
     """What a wrapped bundle is bound to."""
     return f"{organization_id}/credentials/{purpose}"
+
+
+def opened_by_provider(
+    open_bundle: Callable[[str, str], Awaitable[Mapping[str, str]]], hf_token_file: Path | None
+) -> OpenCredentials:
+    """By a provider's code, not by the vault's word for it.
+
+    Args:
+        open_bundle: CredentialStore.open.
+        hf_token_file: the platform's own token at Hugging Face, for organisations that gave none.
+
+    Raises:
+        SecretFileError: the file cannot be used; now, not at the first machine.
+    """
+    platforms = {"token": read_secret_file(hf_token_file).decode().strip()} if hf_token_file else {}
+
+    async def opened(organization_id: OrganizationId, provider: str, /) -> Mapping[str, str]:
+        own = await open_bundle(organization_id, purpose_of(provider))
+        return platforms if not own and provider == HUGGING_FACE.code else own
+
+    return opened

@@ -19,7 +19,7 @@ MAX_VALUE_LENGTH = 8192
 """Characters of one value; a log is no place for documents."""
 
 _SECRETS = re.compile(
-    r"(?P<key>sk-inv-|w[bk]_|SU[A-Z2-7]{2}|eyJ)[A-Za-z0-9_\-.]{12,}"  # our keys, agents' tokens, NATS seeds, JWTs
+    r"(?P<key>sk-inv-|w[bk]_|hf_|SU[A-Z2-7]{2}|eyJ)[A-Za-z0-9_\-.]{12,}"  # our keys, agents', models', NATS', JWTs
     r"|(?P<login>[a-z][a-z0-9+.-]*://[^\s:/@]+:)[^\s@]+(?=@)"  # a password in a URL
     r"|(?P<header>(?i:bearer|basic)\s)[A-Za-z0-9+/_\-.=]{8,}"
 )

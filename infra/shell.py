@@ -7,20 +7,19 @@ The key that lets us in is the organisation's credential `ssh_private_key` of th
 in, root when it does not. The surprising rule: even the first script goes only to a key that was pinned before it.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from domain.host import PROVIDER as BARE_METAL
 from domain.ids import OrganizationId
 from handlers.cloud_ports import CloudRefusedError, CloudUnavailableError, CommandRun
+from handlers.person_ports import OpenCredentials
 from infra.ssh import Login, Place, Trusts, read_fingerprint, run_script
 from projections.hosts import HostView, list_hosts
 from projections.projection import Read
 
 DEFAULT_USER = "root"
 
-OpenCredentials = Callable[[str, str], Awaitable[Mapping[str, str]]]
-"""(organisation, provider) -> by name. Raises OSError."""
 HostsOf = Callable[[OrganizationId], Awaitable[Sequence[HostView]]]
 """Those that are enrolled now. Raises OSError."""
 

@@ -105,6 +105,7 @@ def request_of(
     activate: tuple[Flag, ...],
     context_tokens: int = 0,
     provider_disk_gb: int | None = None,
+    forced_disk_gb: int = 0,
     credentials_missing: tuple[str, ...] = (),
 ) -> RequestDeployment:
     """The command, with what is offered at each place; `places`: the first, then where else, of the same provider.
@@ -129,7 +130,7 @@ def request_of(
         offered_in_zone=first.offered_in_zone,
         activate=activate,
         alternatives=tuple(others),
-        disk_gb=_disk_gb(model, provider, (first, *others), provider_disk_gb),
+        disk_gb=_disk_gb(model, provider, (first, *others), provider_disk_gb, forced_disk_gb),
         context_tokens=context_tokens,
         credentials_missing=credentials_missing,
     )
@@ -155,9 +156,14 @@ def _priced(offer: InstanceType, price_eur_per_hour: float | None) -> InstanceTy
     return replace(offer, price_eur_micros_per_hour=round(price_eur_per_hour * EUR_MICROS))
 
 
-def _disk_gb(model: ModelListed | None, provider: str, places: Sequence[NamedPlace], provider_gb: int | None) -> int:
+def _disk_gb(
+    model: ModelListed | None, provider: str, places: Sequence[NamedPlace], provider_gb: int | None, forced_gb: int
+) -> int:
     """One size for every place, so the largest that one of them asks for."""
     if model is None:
         return 0
     machines = [named.offer for named in places if named.offer is not None]
-    return max((wanted_disk_gb(model, provider, machine, provider_gb=provider_gb) for machine in machines), default=0)
+    sizes = (
+        wanted_disk_gb(model, provider, machine, provider_gb=provider_gb, forced_gb=forced_gb) for machine in machines
+    )
+    return max(sizes, default=0)

@@ -93,7 +93,7 @@ class AwsCloud:
             return existing
         place = await self.ports.place_in(region, request.zone)
         group_id = await self.ports.group_in(region, place.vpc_id)
-        asked = _asked(request, await self._images.of(region), place, group_id, self._bootstrap(request))
+        asked = _asked(request, await self._images.of(region, request.image), place, group_id, self._bootstrap(request))
         made = await self._run(region, request.name, asked)
         if not is_alive(made):
             raise _ended_at_once(made)

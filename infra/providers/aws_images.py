@@ -1,8 +1,9 @@
 """Which image a GPU machine at AWS boots: NVIDIA's driver, Docker and the container toolkit are in it already.
 
 AWS names its newest "Deep Learning Base" image of a region in a public parameter; where an account may not read that,
-the newest image of that name by AWS does as well. The surprising rule: what was found is kept for an hour, so that one
-attempt that is repeated asks for the same machine.
+the newest image of that name by AWS does as well. An organisation may choose another one, by its id or, for several
+regions, by the name of its own images. The surprising rule: what was found is kept for an hour, so that one attempt
+that is repeated asks for the same machine.
 """
 
 import time
@@ -15,6 +16,8 @@ from handlers.cloud_ports import CloudRefusedError
 from infra.providers.aws_calls import AwsCalls
 
 KEPT_S = 3600.0
+OWN = ("self",)
+"""EC2's word for the account's own images."""
 
 
 class ImageChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,15 +43,31 @@ class Images:
         self._calls = calls
         self._choice = choice
         self._clock = clock
-        self._kept: dict[str, tuple[float, Image]] = {}
+        self._kept: dict[str, tuple[float, str, Image]] = {}
 
-    async def of(self, region: str) -> Image:
-        """Raises CloudRefusedError: there is none; CloudUnavailableError."""
-        at, image = self._kept.get(region, (0.0, None))
-        if image is None or self._clock() - at > KEPT_S:
-            image = _shown(await self._named(region) or await self._newest(region))
-            self._kept[region] = (self._clock(), image)
-        return image
+    async def of(self, region: str, chosen: str = "") -> Image:
+        """`chosen`: an image's id, or a name of the account's own; empty: AWS's.
+
+        Raises:
+            CloudRefusedError: there is none.
+            CloudUnavailableError: nobody knows.
+        """
+        kept = self._kept.get(region)
+        if kept is None or kept[1] != chosen or self._clock() - kept[0] > KEPT_S:
+            found = await self._chosen(region, chosen) if chosen else await self._aws_own(region)
+            kept = self._kept[region] = (self._clock(), chosen, _shown(found))
+        return kept[2]
+
+    async def _chosen(self, region: str, chosen: str) -> dict[str, Any]:
+        if not chosen.startswith("ami-"):
+            return await self._newest(region, OWN, chosen)
+        found = (await self._calls(region, "describe_images", ImageIds=[chosen]))["Images"]
+        if not found:
+            raise CloudRefusedError("PROVIDER_CREATE_FAILED", f"{region} has no image {chosen}.")
+        return dict(found[0])
+
+    async def _aws_own(self, region: str) -> dict[str, Any]:
+        return await self._named(region) or await self._newest(region, self._choice.owners, self._choice.name)
 
     async def _named(self, region: str) -> dict[str, Any] | None:
         try:
@@ -59,13 +78,12 @@ class Images:
         found = (await self._calls(region, "describe_images", ImageIds=wanted))["Images"]
         return dict(found[0]) if found else None
 
-    async def _newest(self, region: str) -> dict[str, Any]:
-        filters = [{"Name": "name", "Values": [self._choice.name]}, {"Name": "state", "Values": ["available"]}]
-        owners = list(self._choice.owners)
-        reply = await self._calls(region, "describe_images", Owners=owners, Filters=filters)
+    async def _newest(self, region: str, owners: tuple[str, ...], name: str) -> dict[str, Any]:
+        filters = [{"Name": "name", "Values": [name]}, {"Name": "state", "Values": ["available"]}]
+        reply = await self._calls(region, "describe_images", Owners=list(owners), Filters=filters)
         found: list[dict[str, Any]] = reply["Images"]
         if not found:
-            message = f"{region} has no image {self._choice.name} of {', '.join(owners)}."
+            message = f"{region} has no image {name} of {', '.join(owners)}."
             raise CloudRefusedError("PROVIDER_CREATE_FAILED", message)
         return max(found, key=lambda image: (image.get("CreationDate", ""), image["ImageId"]))
 

@@ -1,7 +1,7 @@
 """The provider Scaleway: GPU instances of one project, by the official SDK. See SPEC 4.2 to 4.7.
 
-    create: scaleway_creation.py      start: local volumes? ─> tags on its disks ─> power on      stop: power off
-    delete: power off ─> "still stopping" ... stopped ─> tags on its disks ─> DELETE              disks: by themselves
+    create: scaleway_creation.py      start: local volumes? ─> tags on its disk ─> power on      stop: power off
+    delete: power off ─> "still stopping" ... stopped ─> tags on its disk ─> DELETE              disks: by themselves
 
 A server is created switched off, with its bootstrap as cloud-init user data, so it installs itself when it is powered
 on. Ids are "<zone>/<uuid>". Servers are created only in zones that are also listed. The surprising rule: nothing here
@@ -72,7 +72,7 @@ class ScalewayCloud:
         if state_of(server) == "stopping":
             raise StillBusyError(f"Scaleway: {server.name} is still stopping")
         _require_no_local_volume(server)
-        await self.volumes.tag_volumes(operation, server)
+        await self.volumes.tag_boot_volume(operation, server)
         await self._servers.act(operation, zone, server_id, "poweron")
 
     async def stop_server(self, provider_instance_id: str) -> None:
@@ -124,7 +124,7 @@ class ScalewayCloud:
                 await self._servers.act(operation, zone, server_id, "poweroff")
             if state_of(server) != STOPPED:
                 raise StillBusyError(f"Scaleway: {server.name} is still stopping (it was {server.state})")
-            await self.volumes.tag_volumes(operation, server)  # what outlives its server must be known by its tags
+            await self.volumes.tag_boot_volume(operation, server)  # what outlives its server must be known by its tags
             await self._servers.delete(operation, zone, server_id)
         except CloudRefusedError as refused:
             if refused.kind != "not_found":

@@ -70,6 +70,7 @@ class ScalewayCreation:
             raise CloudUnavailableError(f"scaleway: {request.name} was not complete after {CREATE_S:g} s") from None
 
     async def _create(self, request: ServerRequest) -> Server:
+        bootstrap = self._bootstrap(request).encode()  # one that cannot be written is refused before there is a server
         begun = asyncio.get_running_loop().time()
         await _insist(lambda: self._discard(request.name))
         found: Any = await self._named(request)
@@ -81,23 +82,22 @@ class ScalewayCreation:
             found = await _insist(lambda: self._the_oldest(made.server, request))
             await _insist(lambda: self._discard(request.name))
         if found.name != request.name:
-            await self._complete(found, request)
+            await self._complete(found, request, bootstrap)
             found.name = request.name
         return shown(found)
 
-    async def _complete(self, server: Any, request: ServerRequest) -> None:
+    async def _complete(self, server: Any, request: ServerRequest, bootstrap: bytes) -> None:
         """Its name comes last, for that is the sign."""
-        content = self._bootstrap(request).encode()
 
         def give_bootstrap(sdk: Sdk) -> None:
-            sdk.instance.set_server_user_data(server.id, USER_DATA_KEY, content, zone=request.zone)
+            sdk.instance.set_server_user_data(server.id, USER_DATA_KEY, bootstrap, zone=request.zone)
 
         def give_name(sdk: Sdk) -> None:
             sdk.instance._update_server(server_id=server.id, zone=request.zone, name=request.name)  # noqa: SLF001 - the SDK marks the call as its own, though it has no other
 
         await _insist(lambda: self._api.call(OPERATION, give_bootstrap))
         try:
-            await _insist(lambda: self._volumes.tag_volumes(OPERATION, server))
+            await _insist(lambda: self._volumes.tag_boot_volume(OPERATION, server))
         except StillBusyError:  # a boot volume is made for some seconds; start and delete insist on its tags
             _log.debug("volumes_not_tagged_yet", server=server.id)
         await _insist(lambda: self._api.call(OPERATION, give_name))
@@ -150,12 +150,12 @@ async def _insist(act: Callable[[], Awaitable[T]]) -> T:
 
 
 def _wish(request: ServerRequest, group_id: str) -> dict[str, Any]:
-    """SPEC 4.2 step 4. There is no `volumes` key: Scaleway then makes a block volume to boot from itself."""
+    """SPEC 4.2 steps 3 and 4. There is no `volumes` key: Scaleway then makes a block volume to boot from itself."""
     return {
         "zone": request.zone,
         "name": request.name + UNFINISHED,
         "commercial_type": request.instance_type,
-        "image": image_of(request.instance_type),
+        "image": request.image or image_of(request.instance_type),
         "tags": tags_to(request.tags),
         "dynamic_ip_required": True,
         "boot_type": "local",

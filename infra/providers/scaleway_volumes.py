@@ -3,8 +3,8 @@
     server ─> its volumes: id and type ─┬─ sbs_volume ─> Block API: size, tags, who holds it
                                         └─ the others ─> Instance API
 
-A volume that Scaleway makes with a server carries no tags of ours until tag_volumes has written the server's on it. The
-surprising rule: a volume is gone when both APIs say so, each in its own 404; the one does not know the other's.
+A volume that Scaleway makes with a server carries no tags of ours until tag_boot_volume has written the server's on it.
+The surprising rule: a volume is gone when both APIs say so, each in its own 404; the one does not know the other's.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ GB = 10**9
 DATA_VOLUME_IOPS = 5_000
 """The slower of Scaleway's two classes; a model is read once, in large pieces."""
 SBS = "sbs_volume"
+BOOT_SLOT = "0"
+"""A server boots from the volume in its first slot; the field `boot` of a volume says something else."""
 MOVING = ("creating", "resizing", "updating", "snapshotting", "deleting")
 
 
@@ -35,7 +37,7 @@ class ScalewayVolumes:
     async def list_volumes(self, provider_instance_id: str) -> Sequence[Volume]:
         zone, server_id = split_id(provider_instance_id, "look")
         server = await self._server("look", zone, server_id)
-        return [await self._attached("look", zone, server, volume) for volume in server.volumes.values()]
+        return [await self._attached("look", zone, server, slot, held) for slot, held in server.volumes.items()]
 
     async def list_own_volumes(self) -> Sequence[Volume]:
         return [volume for volumes in await asyncio.gather(*map(self._own, self._zones)) for volume in volumes]
@@ -118,25 +120,25 @@ class ScalewayVolumes:
             if refused.kind != "not_found":
                 raise
 
-    async def tag_volumes(self, operation: str, server: Any) -> None:
-        """Writes a server's tags on each of its block volumes that lacks them, also before it is deleted.
+    async def tag_boot_volume(self, operation: str, server: Any) -> None:
+        """Writes a server's tags on the block volume that was made with it, also before it is deleted.
+
+        On no other: what somebody attached by hand would lose its own tags, and be taken for ours once it is loose.
 
         Raises:
-            StillBusyError: a volume cannot be changed yet.
+            StillBusyError: the volume cannot be changed yet.
         """
-        for attached in server.volumes.values():
-            if str(attached.volume_type) != SBS:
-                continue
-            volume = await self._block(operation, server.zone, attached.id)
-            if volume is None or str(volume.status) in MOVING:
-                raise StillBusyError(f"Scaleway: a volume of {server.name} is still being made")
-            if sorted(volume.tags) != sorted(server.tags):
-                await self._api.call(
-                    operation,
-                    lambda sdk, volume=volume: sdk.block.update_volume(  # type: ignore[misc] # mypy cannot infer a lambda with a default
-                        volume_id=volume.id, zone=server.zone, tags=list(server.tags)
-                    ),
-                )
+        made = server.volumes.get(BOOT_SLOT)
+        if made is None or str(made.volume_type) != SBS:
+            return
+        volume = await self._block(operation, server.zone, made.id)
+        if volume is None or str(volume.status) in MOVING:
+            raise StillBusyError(f"Scaleway: the boot volume of {server.name} is still being made")
+        if sorted(volume.tags) != sorted(server.tags):
+            await self._api.call(
+                operation,
+                lambda sdk: sdk.block.update_volume(volume_id=volume.id, zone=server.zone, tags=list(server.tags)),
+            )
 
     async def _own(self, zone: str) -> list[Volume]:
         block = [_shown(zone, volume) for volume in await self._tagged_block(zone)]
@@ -146,7 +148,7 @@ class ScalewayVolumes:
         answer = await self._api.call(operation, lambda sdk: sdk.instance.get_server(server_id=server_id, zone=zone))
         return answer.server
 
-    async def _attached(self, operation: str, zone: str, server: Any, attached: Any) -> Volume:
+    async def _attached(self, operation: str, zone: str, server: Any, slot: str, attached: Any) -> Volume:
         """One of a server's volumes. The server says whether it boots from it, the volume's own API the rest."""
         found = await self._find(operation, zone, attached.id)
         if found is None:
@@ -156,7 +158,7 @@ class ScalewayVolumes:
             name=found.name,
             volume_type=str(attached.volume_type),
             size_gb=found.size_gb,
-            is_boot=bool(attached.boot) or len(server.volumes) == 1,
+            is_boot=slot == BOOT_SLOT,
             attached_to=joined_id(zone, server.id),
             tags=found.tags,
             created_at=found.created_at,

@@ -116,10 +116,14 @@ def _key(platform: Platform, planted: Planted) -> str:
 
 
 def _credentials(platform: Platform, planted: Planted) -> None:
-    """Twice, so that replaced ones are gone as well; and once under a name that is refused."""
+    """Twice, so that replaced ones are gone as well; a token for models; and once under a name that is refused."""
     for _ in range(CREDENTIALS // 2):
         values = {name: planted.secret("provider credential") for name in ("project_id", "secret_key")}
         _made(platform, "PUT", "/providers/scaleway/credentials", {"values": values})
+    token: dict[str, object] = {
+        "values": {"token": planted.secret("token for gated models", f"hf_{secrets.token_hex(16)}")}
+    }
+    _made(platform, "PUT", "/providers/huggingface/credentials", token)
     wrong = {"values": {"pin": planted.secret("refused credential")}}
     assert platform.rest("PUT", "/providers/scaleway/credentials", json=wrong).status_code == 400
 

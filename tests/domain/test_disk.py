@@ -45,7 +45,8 @@ def test_each_class_of_sizes_has_its_disk(size: str, disk_gb: int) -> None:
     assert default_disk_gb(f"owner/name-{size}", provider_gb=None) == disk_gb
 
 
-def test_the_model_speaks_first_then_the_provider_then_the_name() -> None:
+def test_the_operator_speaks_first_then_the_model_then_the_provider_then_the_name() -> None:
+    assert recommended_disk_gb("a-8B", stored_gb=300, provider_gb=150, forced_gb=70) == 70
     assert recommended_disk_gb("a-8B", stored_gb=300, provider_gb=150) == 300
     assert recommended_disk_gb("a-8B", stored_gb=0, provider_gb=150) == 150
     assert recommended_disk_gb("a-8B", stored_gb=0, provider_gb=None) == 100

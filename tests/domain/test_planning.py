@@ -157,6 +157,11 @@ def test_the_disk_is_the_models_else_the_settings_else_the_names(
     assert wanted_disk_gb(model, "scaleway", machine(type_code), provider_gb=provider_gb) == wanted
 
 
+def test_a_forced_disk_is_exactly_as_large_as_the_operator_said() -> None:
+    for type_code in ("L4-1-24G", "H100-1-80G"):
+        assert wanted_disk_gb(QWEN_7B, "scaleway", machine(type_code), provider_gb=500, forced_gb=90) == 90
+
+
 def test_a_disk_that_nobody_sized_holds_the_weights_at_least() -> None:
     huge = replace(MODELS["mistralai/Mixtral-8x22B-Instruct-v0.1"], data_volume_gb=0)
     assert wanted_disk_gb(huge, "scaleway", machine("H100-SXM-8-80G"), provider_gb=None) == 282 + 60
@@ -164,4 +169,4 @@ def test_a_disk_that_nobody_sized_holds_the_weights_at_least() -> None:
 
 @pytest.mark.parametrize("provider", ["local", "bare_metal"])
 def test_machines_that_have_their_disks_get_none(provider: str) -> None:
-    assert wanted_disk_gb(QWEN_7B, provider, machine("L4-1-24G"), provider_gb=500) == 0
+    assert wanted_disk_gb(QWEN_7B, provider, machine("L4-1-24G"), provider_gb=500, forced_gb=90) == 0

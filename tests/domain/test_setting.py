@@ -48,6 +48,7 @@ def test_a_value_of_another_type_is_refused(key: str, value: Any) -> None:
         ("WORKER_VLLM_MODE", "both"),
         ("WORKER_VLLM_IMAGE", ""),
         ("WORKER_VLLM_IMAGE", "a\nb"),
+        ("WORKER_VLLM_IMAGE", "vllm/modèle"),
     ],
 )
 def test_a_value_out_of_range_is_refused(key: str, value: Any) -> None:

@@ -97,6 +97,19 @@ async def test_an_organisation_whose_hosts_are_behind_nat_has_its_agents_open_tu
     assert {name: value for name, value in environment.items() if "TUNNEL" in name} == told
 
 
+async def test_a_server_boots_the_image_that_its_organisation_chose_for_the_provider() -> None:
+    world = World()
+    setting = SetSetting(key="WORKER_BOOT_IMAGE", value="gold", provider="local")
+    await world.command(SETTING, settings_id_of(ACME, "local"), setting)
+    await world.request_instance()
+    await world.settle()
+    assert world.cloud.requests[0].image == "gold"
+    other = World()
+    await other.request_instance()
+    await other.settle()
+    assert other.cloud.requests[0].image == ""
+
+
 @pytest.mark.parametrize(("chosen", "told"), [(0, "0"), (5, "60"), (900, "900")])
 async def test_the_dead_man_switch_is_off_until_its_owner_chooses_a_bound(chosen: int, told: str) -> None:
     world = World()

@@ -98,6 +98,22 @@ async def test_a_create_that_was_turned_away_at_the_door_is_tried_again_when_the
     assert (await names(world), (await world.instance()).status) == (["-2"], "booting")
 
 
+async def test_a_repeated_create_that_is_turned_away_says_nothing_of_the_first_one() -> None:
+    world = World(Fault(CREATE, "after", CloudUnavailableError("504")))
+    world.cloud.traits = CloudTraits(creates_idempotently=True)
+    await world.request_instance()
+    await look(world)
+    world.cloud.blind = True  # its list lags
+    busy = CloudUnavailableError("429", "rate_limited")
+    world.effects.fault = Fault(len(world.effects.names) + 2, "before", busy)
+    await look(world)
+    assert world.effects.names[-2:] == ["create_server", "dispatch RecordProviderTrouble"]
+    assert (await world.instance()).error_code == "", "the first create may have made a server"
+    world.cloud.blind = False
+    await world.settle()
+    assert (await names(world), (await world.instance()).status) == (["-1"], "booting")
+
+
 async def test_a_provider_that_asks_for_a_pause_gets_it() -> None:
     world = World(Fault(1, "before", CloudUnavailableError("503", retry_after_s=40)))
     await world.request_instance()

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from domain.instance import INSTANCE
 from domain.instance_commands import RecordVolume, RequestTermination
 from handlers.cloud_ports import (
@@ -51,6 +53,18 @@ async def test_a_strays_volumes_go_with_it_although_they_carry_no_tags() -> None
     assert volumes.deleted == ["vol-9"]
     await look(world, after_s=20)
     assert (await account(world)).strays == {}
+
+
+async def test_what_somebody_attached_to_a_stray_stays_theirs() -> None:
+    world = await ended_world(server(9))
+    theirs = replace(volume("theirs", attached_to="srv-9", signed=False), is_boot=False)
+    volumes = FakeVolumes({"theirs": theirs, "vol-9": volume("vol-9", attached_to="srv-9", signed=False)})
+    world.cloud.volumes = volumes
+    await looks(world, 2)
+    assert world.cloud.deleted == ["srv-9"]
+    volumes.volumes = {name: replace(one, attached_to="") for name, one in volumes.volumes.items()}
+    await looks(world)
+    assert volumes.deleted == ["vol-9"]
 
 
 async def test_volumes_that_are_not_listed_do_not_stop_the_servers() -> None:

@@ -2,15 +2,19 @@
 
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import psycopg
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from infra.credentials import CredentialStore
+from domain.provider_credentials import purpose_of
+from infra.credentials import CredentialStore, opened_by_provider
 from infra.master_key import MasterKey
+from infra.secret_files import SecretFileError
 from infra.vault_tables import VaultUnavailableError, create_vault, vault_pool
 from infra.wrapping import KeyRing
+from tests.examples import ACME, GLOBEX
 
 SECRETS = {"secret_key": "hush-hush", "project_id": "p-1"}
 
@@ -93,3 +97,31 @@ async def test_bundles_beyond_the_bound_are_unknown_rather_than_forgotten(
     await store.set("globex", "scaleway", SECRETS)
     with pytest.raises(VaultUnavailableError):
         await store.list_bundles()
+
+
+async def test_handlers_open_them_by_the_providers_code(store: CredentialStore) -> None:
+    """Under the word that the API keeps them under; another one would find nothing, and no host could be reached."""
+    await store.set(ACME, purpose_of("scaleway"), SECRETS)
+    opened = opened_by_provider(store.open, None)
+    assert await opened(ACME, "scaleway") == SECRETS
+    assert await opened(ACME, "huggingface") == {}
+
+
+async def test_the_platforms_token_for_models_serves_who_gave_none(store: CredentialStore, tmp_path: Path) -> None:
+    file = tmp_path / "hf_token"
+    file.write_text("hf_platform\n")
+    file.chmod(0o600)
+    opened = opened_by_provider(store.open, file)
+    await store.set(ACME, purpose_of("huggingface"), {"token": "hf_own"})
+    assert await opened(ACME, "huggingface") == {"token": "hf_own"}
+    assert await opened(GLOBEX, "huggingface") == {"token": "hf_platform"}
+    assert await opened(GLOBEX, "scaleway") == {}
+
+
+def test_a_token_file_that_others_can_read_is_refused_at_the_start(store: CredentialStore, tmp_path: Path) -> None:
+    file = tmp_path / "hf_token"
+    file.write_text("hf_platform")
+    file.chmod(0o644)
+    for unusable in (file, tmp_path / "nowhere"):
+        with pytest.raises(SecretFileError):
+            opened_by_provider(store.open, unusable)

@@ -15,6 +15,7 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
         (KEY, f"the key {KEY} was refused"),
         (JWT, f"token {JWT}"),
         ("wb_1_" + "a" * 64, "agent sent wb_1_" + "a" * 64),
+        ("hf_" + "aB3" * 11, "401 for hf_" + "aB3" * 11),
         ("hunter2secret", "postgres://inventiv:hunter2secret@db:5432/x"),
         ("hunter2secret", "nats://web:hunter2secret@127.0.0.1:4222"),
         ("c2VjcmV0LXNlY3JldA==", "Authorization: Basic c2VjcmV0LXNlY3JldA=="),

@@ -205,6 +205,7 @@ async def _request(
         activate=granted_flags(runner.role, body.activate),
         context_tokens=body.context_tokens or 0,
         provider_disk_gb=int(own[DISK_SETTING]) if DISK_SETTING in own else None,
+        forced_disk_gb=services.settings.data_volume_gb,
         credentials_missing=missing_credentials(first.provider, given),
     )
 

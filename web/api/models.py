@@ -1,7 +1,7 @@
 """The catalogue of models: what can be deployed. The platform's models are everyone's, an organisation's own its alone.
 
     GET /models, /models/{id}      POST, PUT, DELETE      GET /models/{id}/recommended-data-volume
-    GET /instance_types/{id}/models: those that fit its memory
+    GET /instance_types/{id}/models: those that fit there, as a plan would find
 
 The surprising rule: `model_id` in a body is the model's code (SPEC 1.7: a repository or a local path), `id` is its id.
 """
@@ -10,13 +10,16 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends
+from msgspec.structs import asdict
 from pydantic import Field
 
 from domain.catalogue import PROVIDERS, InstanceType, Provider, model_id_of
 from domain.disk import default_disk_gb, recommended_disk_gb
 from domain.ids import PLATFORM, ModelId, OrganizationId
+from domain.market import Market
 from domain.model import MODEL, DelistModel, ListModel, own_model_id
 from domain.model_shape import ModelShape, shape_of_config
+from domain.planning import fit, shape_of
 from projections.deployments import count_standing_of
 from projections.models import Column, ModelView, find_model, list_models
 from projections.offerings import count_offerings_of
@@ -26,6 +29,7 @@ from web.api.catalogue import instance_type_id, provider_id
 from web.auth import Member, Position, Served, SignedIn, SignedInOrKey, member
 from web.errors import ApiError, not_found
 from web.intent import Intended, Intent
+from web.market import market_of
 from web.services import Services
 from web.shapes import Body, PathId, Reply, uuid_or_404
 
@@ -63,8 +67,24 @@ class ModelChange(Body):
     config: dict[str, Any] | None = Field(default=None, description=CONFIG_HELP)
 
 
+class Shape(Reply):
+    """What a model's config says that it takes of GPUs; `kv_bytes_per_token` of one sequence, all layers together."""
+
+    parameters: int
+    weight_bytes: int
+    layers: int
+    attention_heads: int
+    kv_heads: int
+    head_dim: int
+    max_context_tokens: int
+    kv_bytes_per_token: int
+
+
 class Model(Reply):
-    """Sizes in GB, context in tokens; `code` is what deployments and clients of the gateway name."""
+    """Sizes in GB, context in tokens; `code` is what deployments and clients of the gateway name.
+
+    `shape` is null where nobody gave the model's config: then plans go by `required_vram_gb`.
+    """
 
     id: str
     code: str
@@ -73,6 +93,7 @@ class Model(Reply):
     required_vram_gb: int
     context_length: int
     data_volume_gb: int
+    shape: Shape | None
     is_active: bool
     created_at: datetime
     updated_at: datetime
@@ -182,7 +203,10 @@ async def recommended_data_volume(
         model_id=found.id,
         model_name=found.name,
         recommended_data_volume_gb=recommended_disk_gb(
-            found.code, stored_gb=found.data_volume_gb, provider_gb=provider_gb
+            found.code,
+            stored_gb=found.data_volume_gb,
+            provider_gb=provider_gb,
+            forced_gb=services.settings.data_volume_gb,
         ),
         default_gb=default_disk_gb(found.code, provider_gb=provider_gb),
         stored_data_volume_gb=found.data_volume_gb or None,
@@ -191,12 +215,12 @@ async def recommended_data_volume(
 
 @router.get("/instance_types/{type_id}/models")
 async def fitting_models(type_id: PathId, caller: SignedIn, services: Served, position: Position) -> list[Model]:
-    """Active models that fit the memory of the type's GPUs together."""
-    offered = _instance_type(type_id)
+    """Active models that one machine of the type serves with all of their context, on all of its GPUs together."""
+    organization_id = caller.organization_id or ""
+    provider, machine = _instance_type(type_id, await market_of(services, organization_id, position))
     async with services.read("models", position=position) as connection:
-        found = await list_models(connection, caller.organization_id or "")
-    vram_gb = offered.gpu_count * offered.vram_per_gpu_gb
-    return [_shown(one) for one in found if one.required_vram_gb <= vram_gb]
+        found = await list_models(connection, organization_id)
+    return [_shown(one) for one in found if fit(one.listing, provider, machine).verdict == "fits"]
 
 
 def _shape(config: dict[str, Any] | None) -> ModelShape | None:
@@ -217,11 +241,12 @@ def _provider(id_or_code: str) -> Provider:
     raise not_found("provider")
 
 
-def _instance_type(type_id: str) -> InstanceType:
-    for provider in PROVIDERS:
-        for offered in provider.instance_types:
-            if type_id == instance_type_id(provider.code, offered.code):
-                return offered
+def _instance_type(type_id: str, market: Market) -> tuple[str, InstanceType]:
+    """With its provider: one that is offered somewhere, or that the catalogue at least knows."""
+    offered = [(one.provider, one.type) for one in market]
+    for provider, known in (*offered, *((one.code, known) for one in PROVIDERS for known in one.instance_types)):
+        if type_id == instance_type_id(provider, known.code):
+            return provider, known
     raise not_found("instance_type")
 
 
@@ -250,4 +275,6 @@ async def _keep(
 def _shown(view: ModelView) -> Model:
     fields = {name: getattr(view, name) for name in ModelView.__struct_fields__ if name != "organization_id"}
     scope = "platform" if view.organization_id == PLATFORM else "organization"
-    return Model.model_validate({**fields, "scope": scope})
+    shape = shape_of(view.listing)
+    said = {**asdict(shape), "kv_bytes_per_token": shape.kv_bytes_per_token} if shape else None
+    return Model.model_validate({**fields, "scope": scope, "shape": said})

@@ -37,7 +37,7 @@ from domain.setting import (
     resolved,
     settings_id_of,
 )
-from projections.instances import list_owning
+from projections.instance_owning import list_owning
 from projections.projection import EVERYTHING
 from projections.settings import CredentialsView, find_global_settings, find_settings, list_credentials
 from web.api.catalogue import provider_id
@@ -110,6 +110,7 @@ class ProviderParams(Body):
     worker_tunnel: StrictBool | None = None
     worker_vllm_mode: StrictStr | None = None
     worker_vllm_image: StrictStr | None = None
+    worker_boot_image: StrictStr | None = None
 
 
 class ProviderParamsShown(Reply):
@@ -301,7 +302,8 @@ def _token_alone(values: Mapping[str, str]) -> dict[str, str]:
 async def remove_credentials(provider: PathId, editor: Editor, services: Served, intent: Intended) -> ConfigStatus:
     """The event first: from then on nobody reaches for them; then they are destroyed.
 
-    Refused with 409 provider_in_use while instances may own servers there; replacing them stays possible.
+    Refused with 409 provider_in_use while instances may own servers there, or what nobody wants there is not deleted
+    yet; replacing them stays possible.
     """
     found = _provider(provider, ACCOUNTS)
     aggregate_id = credentials_id_of(editor.organization_id, found.code)
@@ -312,12 +314,16 @@ async def remove_credentials(provider: PathId, editor: Editor, services: Served,
 
 
 async def _removal(services: Services, organization_id: OrganizationId, provider: str) -> RecordCredentialsRemoved:
-    """As of the log's newest event: what was started a moment ago counts."""
+    """As of the log's newest event: what was started a moment ago counts, and what a late create left behind."""
     async with services.read("instances", position=await services.log.head()) as connection:
         page = await list_owning(connection, organization_id=organization_id, provider=provider)
     owning = [one for one in page if one.provider_instance_id or one.status != "provisioning_failed"]
     deployments = tuple(dict.fromkeys(one.deployment_id for one in owning))
-    return RecordCredentialsRemoved(provider=provider, instances=len(owning), deployments=deployments)
+    account_id = provider_account_id_of(organization_id, provider)
+    account = (await services.load(PROVIDER_ACCOUNT, organization_id, account_id)).state
+    return RecordCredentialsRemoved(
+        provider=provider, instances=len(owning), deployments=deployments, strays=len(account.strays)
+    )
 
 
 async def _status_of(

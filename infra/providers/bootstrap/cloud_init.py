@@ -11,7 +11,7 @@ import base64
 import gzip
 from collections.abc import Mapping
 
-from infra.providers.bootstrap.script import DEFAULT_IMAGE, bootstrap_script, environment_lines
+from infra.providers.bootstrap.script import DEFAULT_IMAGE, UnfitError, bootstrap_script, environment_lines
 
 MAX_USER_DATA_BYTES = 16_384
 ENVIRONMENT_PATH = "/etc/inventiv-worker/environment"
@@ -32,11 +32,11 @@ def cloud_init(
     """User data for a new server; the arguments are bootstrap_script's. The same ones give the same text.
 
     Raises:
-        ValueError: a value cannot be what it should be, or all together are too much for a provider.
+        UnfitError: a value cannot be what it should be, or all together are too much for a provider.
     """
     lines = environment_lines(environment)
     if not lines:
-        raise ValueError("a worker needs an environment")
+        raise UnfitError("a worker needs an environment")
     script = bootstrap_script(
         {},
         agent_url=agent_url,
@@ -57,7 +57,7 @@ def cloud_init(
         f"runcmd:\n  - [sh, {SCRIPT_PATH}]\n"
     )
     if len(text) > MAX_USER_DATA_BYTES:
-        raise ValueError(f"the user data has {len(text)} bytes; providers take {MAX_USER_DATA_BYTES}")
+        raise UnfitError(f"the user data has {len(text)} bytes; providers take {MAX_USER_DATA_BYTES}")
     return text
 
 

@@ -13,6 +13,8 @@ from shlex import quote
 
 import msgspec
 
+from handlers.cloud_ports import CloudRefusedError
+
 DEFAULT_IMAGE = "vllm/vllm-openai:v0.13.0"
 """SPEC 3.6; WORKER_VLLM_IMAGE in the environment has the last word."""
 MAX_VALUE_LENGTH = 16_384
@@ -34,6 +36,13 @@ _URL = re.compile(r"https?://[\x21-\x7e]+")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*")
 _SETTINGS = re.compile(r"^#@settings.*?^#@end$", re.DOTALL | re.MULTILINE)
 _PHASE_LINE = re.compile(r"^inventiv-phase ([a-z_]+) (ok|failed)$", re.MULTILINE)
+
+
+class UnfitError(CloudRefusedError):
+    """What a machine would have to be told cannot be written down: for whoever asked a provider, a refusal."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("", message)
 
 
 class PhaseEnd(msgspec.Struct, frozen=True):
@@ -63,7 +72,7 @@ def bootstrap_script(
         powers_off: an agent cut off from its control plane may switch the machine off.
 
     Raises:
-        ValueError: a value cannot be what it should be; the message names it.
+        UnfitError: a value cannot be what it should be; the message names it.
     """
     _require(_URL.fullmatch(agent_url), "agent_url")
     _require(_SHA256.fullmatch(agent_sha256), "agent_sha256")
@@ -89,7 +98,7 @@ def removal_script() -> str:
 
 
 def environment_lines(environment: Mapping[str, str]) -> list[str]:
-    """KEY=VALUE, one a line; raises ValueError for what cannot be written so."""
+    """KEY=VALUE, one a line; raises UnfitError for what cannot be written so."""
     for name, value in environment.items():
         _require(_NAME.fullmatch(name), "a variable's name")
         _require(len(value) <= MAX_VALUE_LENGTH and value.isascii() and (not value or value.isprintable()), name)
@@ -103,4 +112,4 @@ def phases_of(output: str) -> list[PhaseEnd]:
 
 def _require(fits: object, name: str) -> None:
     if not fits:
-        raise ValueError(f"{name} is not in its expected form")
+        raise UnfitError(f"{name} is not in its expected form")

@@ -258,6 +258,20 @@ def _public_parameter() -> ImageChoice:
     return ImageChoice(parameter=parameter, owners=(), name="none")
 
 
+async def test_an_own_image_may_be_chosen_by_a_name_that_every_region_knows(ec2: Ec2) -> None:
+    server = await ec2.cloud().create_server(WANTED)
+    calls = AwsCalls(ec2.account())
+    instance_id = split_id(server.provider_instance_id)[1]
+    ours = (await calls("eu-west-3", "create_image", InstanceId=instance_id, Name="gold"))["ImageId"]
+    images = Images(calls, UBUNTU)
+    usual = await images.of("eu-west-3")
+    assert (await images.of("eu-west-3", "gold")).image_id == ours != usual.image_id
+    assert (await images.of("eu-west-3", ours)).image_id == ours
+    assert await images.of("eu-west-3") == usual
+    with pytest.raises(CloudRefusedError, match="us-east-1 has no image gold of self"):
+        await images.of("us-east-1", "gold")
+
+
 async def test_no_image_is_a_refusal_with_the_name_that_was_sought(ec2: Ec2) -> None:
     images = Images(AwsCalls(ec2.account()), ImageChoice(parameter="/none", owners=UBUNTU.owners, name="nothing*"))
     with pytest.raises(CloudRefusedError, match=r"nothing\*"):

@@ -1,6 +1,7 @@
 """What is Scaleway's own, besides the laws of every provider: images, disks, states, zones, lists that lag."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -352,3 +353,35 @@ def test_the_image_follows_from_the_type(instance_type: str, image: str) -> None
 def test_every_zone_is_listed_by_default(scaleway: SimulatedScaleway) -> None:
     account = ScalewayAccount(project_id=scaleway.project_id, secret_key=scaleway.secret_key)
     assert ScalewayCloud(account, lambda _request: "")._zones == ZONES
+
+
+async def test_a_disk_that_somebody_attached_by_hand_keeps_its_own_tags_and_is_never_taken_for_ours(
+    scaleway: SimulatedScaleway, cloud: ScalewayCloud
+) -> None:
+    server = await created(scaleway, cloud)
+    theirs = await cloud.volumes.create_volume(name="theirs", zone=REQUEST.zone, size_gb=50, tags={})
+    scaleway.clock.advance(5)
+    data = scaleway.cloud.volumes[theirs.provider_volume_id.partition("/")[2]]
+    data.tags = ["department=research"]
+    await cloud.volumes.attach_volume(theirs.provider_volume_id, server.provider_instance_id)
+    await cloud.start_server(server.provider_instance_id)
+    scaleway.clock.advance(60)
+    listed = await cloud.volumes.list_volumes(server.provider_instance_id)
+    assert sorted((volume.is_boot, volume.name == "theirs") for volume in listed) == [(False, True), (True, False)]
+    for _ in range(2):
+        with contextlib.suppress(StillBusyError):
+            await cloud.delete_server(server.provider_instance_id)
+        scaleway.clock.advance(60)
+    assert not scaleway.cloud.servers
+    assert data.tags == ["department=research"]
+    assert [volume.name for volume in await cloud.volumes.list_own_volumes()] != ["theirs"]
+
+
+async def test_a_bootstrap_that_cannot_be_made_is_a_refusal_and_no_server(scaleway: SimulatedScaleway) -> None:
+    def cannot(_request: ServerRequest) -> str:
+        raise CloudRefusedError("PROVIDER_CREATE_FAILED", "WORKER_VLLM_IMAGE is not in its expected form")
+
+    account = ScalewayAccount(project_id=scaleway.project_id, secret_key=scaleway.secret_key, url=scaleway.url)
+    with pytest.raises(CloudRefusedError):
+        await ScalewayCloud(account, cannot, ("fr-par-2",)).create_server(REQUEST)
+    assert not scaleway.cloud.servers, "a refusal says that there is none"

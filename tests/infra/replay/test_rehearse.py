@@ -16,6 +16,7 @@ from infra.ledgered_doors import ledgered
 from infra.replay import rehearse
 from infra.replay.dry_clouds import Deed
 from infra.replay.rehearse import Rehearsal, Rehearsed, TooManyWakingsError, verdict_of
+from tests.handlers.fixed_clouds import FixedClouds
 from tests.handlers.world import INSTANCE_1, WORKER, World, heartbeat
 
 ADVANCE = next(reaction for reaction in REACTIONS if reaction.name == "advance_instance")
@@ -25,14 +26,15 @@ CREATE = Deed("call", "create_server", "server-1")
 DELETE = Deed("call", "delete_server", "server-1")
 
 
-async def lived() -> World:
+async def lived(**wish: str) -> World:
     """An instance came up, got ready, and was terminated; each deed in the ledger, as the runtime has it."""
 
     async def advance(trigger: Trigger, doors: Doors) -> Outcome:
         return await advance_instance(trigger, ledgered(doors, ADVANCE.name, trigger))
 
     world = World()
-    await world.request_instance()
+    world.doors = replace(world.doors, clouds=FixedClouds({wish.get("provider", "local"): world.cloud}))
+    await world.request_instance(**wish)
     await world.settle(advance)
     for command in (WORKER, heartbeat(queue_depth=0), RequestTermination(reason="user")):
         world.later(1)
@@ -50,7 +52,8 @@ async def perform(
             calls.setdefault(effect.event_id, []).append(Deed("call", effect.name, effect.key))
         return {event_id: calls.get(event_id, []) for event_id in event_ids}
 
-    rehearsal = Rehearsal(reaction, world.log, calls_of, settings=world.doors.settings, providers=["local"])
+    providers = ["local", "scaleway"]
+    rehearsal = Rehearsal(reaction, world.log, calls_of, settings=world.doors.settings, providers=providers)
     return [waking async for waking in rehearsal.perform(first=first, last=last, advance=lambda _: None)]
 
 
@@ -81,6 +84,11 @@ async def test_what_it_would_do_stands_beside_what_was_done() -> None:
     call = Deed("call", "create_server", world.cloud.requests[0].name)
     assert intended.would == (call,)
     assert set(intended.did) == {call, Deed("event", "ServerCreated", on)}
+
+
+async def test_a_machine_that_is_given_credentials_is_seen_to_be_rented_without_them() -> None:
+    intended = (await perform(await lived(provider="scaleway", engine="vllm")))[1]
+    assert [deed.name for deed in intended.would] == ["create_server"]
 
 
 async def test_events_of_one_command_are_one_waking_for_no_look_sees_them_apart() -> None:

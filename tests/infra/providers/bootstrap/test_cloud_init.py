@@ -15,7 +15,7 @@ from infra.providers.bootstrap.cloud_init import (
     cloud_init,
     worker_environment_of,
 )
-from infra.providers.bootstrap.script import bootstrap_script
+from infra.providers.bootstrap.script import UnfitError, bootstrap_script
 
 AGENT_URL = "https://api.example.com/internal/worker/agent.pyz"
 CHECKSUM = "0" * 64
@@ -58,12 +58,12 @@ def test_the_same_wish_gives_the_same_user_data() -> None:
 
 def test_user_data_stays_within_what_providers_take() -> None:
     assert len(user_data_of({"A": "b" * 2_000})) < MAX_USER_DATA_BYTES
-    with pytest.raises(ValueError, match="providers take"):
+    with pytest.raises(UnfitError, match="providers take"):
         user_data_of({"A": "b" * 12_000})
 
 
 def test_a_worker_without_environment_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="environment"):
+    with pytest.raises(UnfitError, match="environment"):
         user_data_of({})
 
 

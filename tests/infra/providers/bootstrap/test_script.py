@@ -12,6 +12,7 @@ import pytest
 from infra.providers.bootstrap.script import (
     PHASES,
     PhaseEnd,
+    UnfitError,
     bootstrap_script,
     environment_lines,
     phases_of,
@@ -256,7 +257,7 @@ def test_only_a_machine_that_may_powers_itself_off(powers_off: bool) -> None:
     ],
 )
 def test_what_is_no_variable_is_refused(environment: dict[str, str], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(UnfitError, match=named):
         environment_lines(environment)
 
 
@@ -271,7 +272,7 @@ def test_what_is_no_variable_is_refused(environment: dict[str, str], named: str)
 )
 def test_a_setting_that_is_not_what_it_should_be_is_refused(changes: dict[str, str]) -> None:
     settings = {"agent_url": "http://x/a", "agent_sha256": CHECKSUM, **changes}
-    with pytest.raises(ValueError, match=next(iter(changes))):
+    with pytest.raises(UnfitError, match=next(iter(changes))):
         bootstrap_script({}, **settings)  # type: ignore[arg-type]  # all of these are texts
 
 

@@ -25,6 +25,8 @@ from tests.infra.providers.aws_server import (
 from tests.infra.providers.conformance.double import Double, Trouble
 
 REGION = "eu-west-3"
+OTHER_IMAGE = "ami-999844e0"
+"""One of moto's, whose boot disk has another name than that of the image which these tests choose by themselves."""
 
 
 @asynccontextmanager
@@ -44,6 +46,9 @@ async def aws_double(_folder: Path) -> AsyncIterator[Double]:
         async def opened_ports(provider_instance_id: str) -> set[int]:
             return _opened(provider_instance_id)
 
+        async def booted_image(provider_instance_id: str) -> str:
+            return _image_of(provider_instance_id)
+
         yield Double(
             new_cloud=ec2.cloud,
             zone=ZONE,
@@ -55,6 +60,9 @@ async def aws_double(_folder: Path) -> AsyncIterator[Double]:
             heal=heal,
             plant_stranger=plant_stranger,
             opened_ports=opened_ports,
+            other_image=OTHER_IMAGE,
+            no_image="ami-00000000000000000",
+            booted_image=booted_image,
             secrets=(SECRET,),
         )
 
@@ -98,3 +106,10 @@ def _opened(provider_instance_id: str) -> set[int]:
     assert instance is not None, provider_instance_id
     groups = [group for nic in instance.nics.values() for group in nic.group_set]
     return {int(rule.from_port) for group in groups for rule in group.ingress_rules if rule.from_port is not None}
+
+
+def _image_of(provider_instance_id: str) -> str:
+    region, instance_id = split_id(provider_instance_id)
+    instance = ec2_backends[MOTO_ACCOUNT][region].get_instance_by_id(instance_id)
+    assert instance is not None, provider_instance_id
+    return str(instance.image_id)

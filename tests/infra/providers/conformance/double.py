@@ -58,6 +58,8 @@ class Double:
         troubles: each makes the provider misbehave until `heal`; those it cannot produce are missing.
         plant_stranger: a server of somebody else's in the same account, under this name and without a tag.
         opened_ports: TCP ports that are open from everywhere for a server.
+        other_image: that a server may boot, and would not by itself; no_image: that never was.
+        booted_image: which one a server boots.
         secrets: no message may contain them.
     """
 
@@ -71,6 +73,9 @@ class Double:
     heal: Callable[[], Awaitable[None]]
     plant_stranger: Callable[[str], Awaitable[None]] | None = None
     opened_ports: Callable[[str], Awaitable[set[int]]] | None = None
+    other_image: str = ""
+    no_image: str = ""
+    booted_image: Callable[[str], Awaitable[str]] | None = None
     secrets: tuple[str, ...] = ()
 
     async def trouble(self, name: Trouble) -> None:

@@ -40,6 +40,9 @@ async def scaleway_double(_folder: Path) -> AsyncIterator[Double]:
         async def opened_ports(provider_instance_id: str) -> set[int]:
             return _opened(scaleway, provider_instance_id)
 
+        async def booted_image(provider_instance_id: str) -> str:
+            return scaleway.cloud.servers[provider_instance_id.split("/")[1]].image_id
+
         yield Double(
             new_cloud=lambda: ScalewayCloud(account, lambda _request: "#cloud-config\n", ZONES),
             zone=ZONE,
@@ -51,6 +54,9 @@ async def scaleway_double(_folder: Path) -> AsyncIterator[Double]:
             heal=heal,
             plant_stranger=plant_stranger,
             opened_ports=opened_ports,
+            other_image=PLAIN_IMAGE,
+            no_image=NOBODY,
+            booted_image=booted_image,
             secrets=(scaleway.secret_key,),
         )
 

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from msgspec.structs import replace
+
 from handlers.cloud_ports import Absent, CloudRefusedError, Present
 from handlers.server_tags import owner_of
 from tests.infra.providers.conformance.double import (
@@ -70,6 +72,24 @@ async def a_creation_whose_answer_is_lost_is_found_again(double: Double) -> None
     await double.pass_time()
     server = await made(double, double.new_cloud())
     assert [one.provider_instance_id for one in await cloud.list_servers()] == [server.provider_instance_id]
+
+
+async def a_server_boots_the_image_that_was_asked_for(double: Double) -> None:
+    cloud = double.new_cloud()
+    if double.booted_image is None:
+        raise CannotProduceError("this provider has no images to choose from")
+    own, other = wanted(double, SECOND), replace(wanted(double), image=double.other_image)
+    assert await double.booted_image((await made(double, cloud, own)).provider_instance_id) != double.other_image
+    assert await double.booted_image((await made(double, cloud, other)).provider_instance_id) == double.other_image
+
+
+async def an_image_that_is_not_there_is_refused(double: Double) -> None:
+    cloud = double.new_cloud()
+    if double.booted_image is None:
+        raise CannotProduceError("this provider has no images to choose from")
+    refused = await refusal_of(lambda: cloud.create_server(replace(wanted(double), image=double.no_image)))
+    assert refused.message
+    assert list(await cloud.list_servers()) == []
 
 
 async def two_names_are_two_servers(double: Double) -> None:
@@ -185,6 +205,8 @@ CASES = (
     creating_again_after_the_start_changes_nothing,
     creating_at_the_same_time_creates_once,
     a_creation_whose_answer_is_lost_is_found_again,
+    a_server_boots_the_image_that_was_asked_for,
+    an_image_that_is_not_there_is_refused,
     two_names_are_two_servers,
     a_server_keeps_its_signed_tags,
     what_was_never_created_is_absent,

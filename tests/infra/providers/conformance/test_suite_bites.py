@@ -52,7 +52,13 @@ def creates_without_looking(cloud: Any) -> Any:
 
 def forgets_the_tags(cloud: Any) -> Any:
     sound = cloud.create_server
-    cloud.create_server = lambda request: sound(_without_tags(request))
+    cloud.create_server = lambda request: sound(_without(request, tags={}))
+    return cloud
+
+
+def forgets_the_image(cloud: Any) -> Any:
+    sound = cloud.create_server
+    cloud.create_server = lambda request: sound(_without(request, image=""))
     return cloud
 
 
@@ -137,10 +143,10 @@ def takes_a_volume_in_use_for_deleted(cloud: Any) -> Any:
 
 
 def leaves_boot_volumes_untagged(cloud: Any) -> Any:
-    async def tag_volumes(*_asked: object) -> None:
+    async def tag_boot_volume(*_asked: object) -> None:
         return None
 
-    cloud.volumes.tag_volumes = tag_volumes
+    cloud.volumes.tag_boot_volume = tag_boot_volume
     return cloud
 
 
@@ -172,6 +178,8 @@ PLANTED: tuple[tuple[Plant, str], ...] = (
     (creates_without_looking, "creating_at_the_same_time_creates_once"),
     (creates_without_looking, "a_creation_whose_answer_is_lost_is_found_again"),
     (forgets_the_tags, "a_server_keeps_its_signed_tags"),
+    (forgets_the_image, "a_server_boots_the_image_that_was_asked_for"),
+    (forgets_the_image, "an_image_that_is_not_there_is_refused"),
     (shows_strangers, "a_server_of_somebody_else_is_not_seen_even_under_our_name"),
     (stumbles_over_the_second_delete, "a_deleted_server_is_absent_and_deleting_twice_is_fine"),
     (raises_foreign_errors, "when_unreachable_the_trouble_is_transient"),
@@ -224,6 +232,6 @@ def _or_nothing(sound: Callable[..., Awaitable[object]]) -> Callable[..., Awaita
     return act
 
 
-def _without_tags(request: Any) -> Any:
+def _without(request: Any, **emptied: object) -> Any:
     fields = {name: getattr(request, name) for name in request.__struct_fields__}
-    return SimpleNamespace(**(fields | {"tags": {}}))
+    return SimpleNamespace(**(fields | emptied))
