@@ -85,6 +85,7 @@ async def advance_instance(trigger: Trigger, doors: Doors) -> Outcome:
             return RetryAfter(GONE_RECHECK_S, f"{type(finding).__name__} changed nothing yet", receipt.version)
         if receipt.events:
             context = replace(context, cause=receipt.event_ids[-1])
+            trigger = replace(trigger, attempt=0)  # it moved: pauses that had grown were about what is done now
         intended_now = isinstance(finding, IntendServerCreate) and bool(receipt.events)
     return RetryAfter(pause_s(trigger.attempt), f"not at rest after {MAX_STEPS} steps")
 

@@ -64,7 +64,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         version: newest one that is settled: done, put off with a durable timer, or parked.
         done: newest one for which a look answered Done.
-        attempt: looks in a row that ended in "again later".
+        attempt: looks in a row, with no new event between them, that ended in "again later".
         own_faults: how many of those failed for a reason of our own.
     """
 

@@ -165,7 +165,7 @@ class Reactor:
         if trigger.version < standing.version:
             return Stop(f"the log ends at version {trigger.version} after {standing.version} was seen: lost?"), None
         try:
-            told = replace(trigger, attempt=standing.attempt, done=standing.done)
+            told = replace(trigger, attempt=_tries(trigger, standing), done=standing.done)
             return await reaction.react(told, ledgered(self.doors, reaction.name, trigger)), None
         except Exception as fault:  # noqa: BLE001 - whatever it is, this aggregate alone waits for it
             _log.warning(
@@ -201,7 +201,7 @@ class Reactor:
                 await self._schedule(reaction, trigger, self.doors.clock() + timedelta(seconds=seconds))
                 return Standing(
                     version=max(version, trigger.version),
-                    attempt=before.attempt + 1,
+                    attempt=1 if version > trigger.version else _tries(trigger, before) + 1,
                     own_faults=before.own_faults + (fault is not None and is_own_fault(fault)),
                     done=before.done,
                 )
@@ -328,6 +328,11 @@ def _trigger(envelope: Envelope) -> Trigger:
         correlation=envelope.correlation,
         version=envelope.version,
     )
+
+
+def _tries(trigger: Trigger, standing: Standing) -> int:
+    """Looks in a row at the same state that ended in "again later"; pauses that grew over another are forgotten."""
+    return standing.attempt if trigger.version <= standing.version else 0
 
 
 def _key(reaction: Reaction, trigger: Trigger) -> str:
