@@ -51,16 +51,15 @@ class Boundaries:
             raise ProcessKilled(name)
         under_way = asyncio.ensure_future(call())
         try:
-            result = await asyncio.shield(under_way)
+            return await asyncio.shield(under_way)
         except asyncio.CancelledError:
             under_way.add_done_callback(_unheard)
             raise
         finally:
             self._require_life()
-        if self.kill_at == (number, "after"):
-            self.die()
-            raise ProcessKilled(name)
-        return result
+            if self.kill_at == (number, "after"):  # whatever was answered: a refusal is an answer too
+                self.die()
+                raise ProcessKilled(name)
 
     def _require_life(self) -> None:
         if not self.alive:

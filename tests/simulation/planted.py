@@ -39,7 +39,7 @@ from infra.events.port import Append
 from tests.simulation.scene import play
 from tests.simulation.stores import FaultyLog
 
-MOST_SEEDS = 300
+MOST_SEEDS = 600
 """A bug that needs more worlds than these to show itself counts as not found."""
 
 

@@ -30,8 +30,8 @@ from infra.simulated_clouds.scaleway.running import SimulatedScaleway, new_accou
 from tests.simulation.real_platform import Kept, Lane, kept_handlers
 from tests.simulation.real_worker import Kill
 
-CASE_LIMIT_S = 180.0
-"""A create that nobody answered settles for 30 s, an extra server is left alone for 60 s and swept every 20 s."""
+CASE_LIMIT_S = 300.0
+"""A create that nobody answered settles for 30 s, and the pauses after it have grown by then: 130 s were seen."""
 HIT_LIMIT_S = 45.0
 """How long a case at rest waits for its kill: two more rounds of the sweeps."""
 CONTROL_LIMIT_S = 10.0
@@ -48,7 +48,9 @@ class RealCase:
 
     Attributes:
         calls: names of the calls of its first process, in order.
-        left: servers and volumes that are still billed.
+        left: servers and volumes that are still billed at the end.
+        left_when_killed: those there were at the kill, where people stop then.
+        servers: that it ever had; an attempt that was cut off may have left one for the sweep.
         servers_per_intent: most servers that one intent got.
         wrong_deletes: of servers that were wanted.
         stuck: what was waited for in vain.
@@ -59,6 +61,8 @@ class RealCase:
     killed: bool = False
     calls: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    left_when_killed: list[str] = field(default_factory=list)
+    servers: int = 0
     servers_per_intent: int = 0
     wrong_deletes: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
@@ -130,6 +134,7 @@ class _Story:
         names = Counter(server.name.removesuffix(UNFINISHED) for server in self.made())
         intended = _intended_names(self._instance, (await self.state()).attempt)
         case = self._case
+        case.servers = names.total()
         case.servers_per_intent = max(names.values(), default=0)
         case.left = self.left()
         case.faults += [*kept.faults, *(f"nobody intended {name}" for name in names.keys() - intended)]
@@ -150,6 +155,7 @@ async def play(
             await story.note_wrong_deletes()
         else:
             await _until_killed(kept)
+            case.left_when_killed = story.left()
         if not restarts:
             story.hurry(CONTROL_LIMIT_S)
         await story.tell(StopDeployment())

@@ -17,9 +17,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.embedded.postgres import EmbeddedPostgres
 from infra.simulated_clouds.scaleway.running import SimulatedScaleway, simulated_scaleway
-from tests.conftest import some_port, started
+from tests.simulation.boundaries import When
 from tests.simulation.real_case import RealCase, play
 from tests.simulation.real_platform import Lane, running_lane
 from tests.simulation.real_worker import Kill
@@ -30,6 +29,7 @@ LIST_LAG_S = 3.0
 LANES = 4
 """Cases at once: each waits most of its time."""
 CASES, QUICK_CASES = 12, 4
+SIDES: tuple[When, When] = ("before", "after")
 CONTROL = Kill("cloud.create_server", 1, "after")
 """Nobody starts the handlers again, so this server is billed for ever."""
 
@@ -48,10 +48,7 @@ async def running_stage(lanes: int) -> AsyncIterator[Stage]:
         folder = stack.enter_context(_folder())
         scaleway = await stack.enter_async_context(simulated_scaleway(speed=SPEED))
         scaleway.cloud.list_lag_s = LIST_LAG_S
-        postgres = await started(lambda: EmbeddedPostgres(folder / "postgres", some_port()))
-        stack.push_async_callback(postgres.stop)
-        folders = [folder / f"lane{number}" for number in range(lanes)]
-        opening = [running_lane(one, postgres.url, scaleway.url) for one in folders]
+        opening = [running_lane(folder / f"lane{number}", scaleway.url) for number in range(lanes)]
         yield Stage(scaleway, [await stack.enter_async_context(lane) for lane in opening])
 
 
@@ -63,7 +60,7 @@ def _folder() -> Iterator[Path]:
 
 
 def sample_of(counted: Iterable[Sequence[str]], cases: int, seed: int) -> list[Kill]:
-    """Kills spread evenly over the calls of a run, and over both sides of them.
+    """Kills spread evenly over the calls of a run, in turns before and after them.
 
     Args:
         counted: calls of the counting runs; only those that all of them made count.
@@ -73,13 +70,14 @@ def sample_of(counted: Iterable[Sequence[str]], cases: int, seed: int) -> list[K
     for run in runs[1:]:
         common &= Counter(run)
     made: Counter[str] = Counter()
-    sides: list[Kill] = []
+    calls: list[tuple[str, int]] = []
     for name in runs[0]:
         made[name] += 1
         if made[name] <= common[name]:
-            sides += [Kill(name, made[name], "before"), Kill(name, made[name], "after")]
+            calls.append((name, made[name]))
     chance = random.Random(seed)
-    return [sides[int(len(sides) * (part + chance.random()) / cases)] for part in range(cases)]
+    picked = [calls[int(len(calls) * (part + chance.random()) / cases)] for part in range(cases)]
+    return [Kill(*call, SIDES[part % 2]) for part, call in enumerate(picked)]
 
 
 @dataclass
@@ -119,24 +117,36 @@ async def play_sample(cases: int, seed: int, say: Callable[[list[str]], None], l
     """Counts, plays and judges; `say` hears of each case when it is over."""
     began = time.monotonic()
     async with running_stage(lanes) as stage:
-        counted = await asyncio.gather(*(play(lane, stage.scaleway, None) for lane in stage.lanes))
-        waiting = sample_of([case.calls for case in counted], cases, seed)
-        played = list(counted)
-        say([f"counted: {_told(case)}" for case in counted if case.violations])
+        counted = await _counted(stage)
+        waiting = iter(sample_of(counted, cases, seed))  # the first ones last longest: a cut creation has to settle
+        played: list[RealCase] = []
 
         async def work_off(lane: Lane) -> None:
-            while waiting:
-                kill, case_began = waiting.pop(), time.monotonic()
+            for kill in waiting:
+                case_began = time.monotonic()
                 case = await play(lane, stage.scaleway, kill)
                 played.append(case)
                 took_s = time.monotonic() - case_began
                 say([f"kill -9 {kill.when} {kill.name} no. {kill.nth}: {_told(case)} ({took_s:.0f} s)"])
 
-        await asyncio.gather(*(work_off(lane) for lane in stage.lanes))
+        async with asyncio.TaskGroup() as group:
+            for lane in stage.lanes:
+                group.create_task(work_off(lane))
         control = await play(stage.lanes[0], stage.scaleway, CONTROL, stops="killed", restarts=False)
-    boundaries = min(len(case.calls) for case in counted)
-    return Sample(played[len(counted) :], control, boundaries, round(time.monotonic() - began, 1))
+    boundaries = min(len(calls) for calls in counted)
+    return Sample(played, control, boundaries, round(time.monotonic() - began, 1))
+
+
+async def _counted(stage: Stage) -> list[list[str]]:
+    """The calls of one run in each lane. Raises RuntimeError: a case without a kill went wrong."""
+    async with asyncio.TaskGroup() as group:
+        runs = [group.create_task(play(lane, stage.scaleway, None)) for lane in stage.lanes]
+    for case in (run.result() for run in runs):
+        if case.violations:
+            raise RuntimeError(f"nobody was killed, and yet: {case.violations}")
+    return [run.result().calls for run in runs]
 
 
 def _told(case: RealCase) -> str:
-    return "; ".join(case.violations) or ("survived" if case.killed else "was not killed")
+    servers = f"with {case.servers} servers" if case.servers > 1 else "with its server"
+    return "; ".join(case.violations) or (f"survived {servers}" if case.killed else "was not killed")

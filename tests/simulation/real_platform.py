@@ -1,9 +1,9 @@
 """Real servers and real processes for real kills: a lane is one platform, in which one case after another is played.
 
-    lane:  nats-server ── database ── `inventiv serve projections`        kept: handlers ──killed──> handlers again
+    lane:  nats-server ── Postgres ── `inventiv serve projections`        kept: handlers ──killed──> handlers again
 
-Lanes share a Postgres server and a simulated Scaleway. The surprising rule: a lane has a nats-server of its own, since
-two handlers at one log share their work, and a kill of the one would only be felt by chance.
+Lanes share the simulated Scaleway. The surprising rule: they share nothing else. Two handlers at one log share their
+work, so that the kill of one would only be felt by chance; and four platforms are too many for one Postgres.
 """
 
 import asyncio
@@ -14,15 +14,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
-
-import psycopg
 
 from infra.credentials import CredentialStore
 from infra.dispatch import Dispatcher
 from infra.doors import new_dispatcher
 from infra.embedded import child
 from infra.embedded.nats import EmbeddedNats
+from infra.embedded.postgres import EmbeddedPostgres
 from infra.environment import Environment, surroundings
 from infra.events.connection import connect_writer, disconnect
 from infra.events.streams import ensure_streams
@@ -49,15 +47,13 @@ class Lane:
 
 
 @asynccontextmanager
-async def running_lane(folder: Path, postgres_url: str, scaleway_url: str) -> AsyncIterator[Lane]:
-    """
-    Args:
-        folder: of its own; there is nothing in it yet.
-        postgres_url: of a server in which a database of this lane's own is made, and left behind.
-    """
+async def running_lane(folder: Path, scaleway_url: str) -> AsyncIterator[Lane]:
+    """`folder` is this lane's own, where Postgres's account may walk through; there is nothing in it yet."""
     async with AsyncExitStack() as stack:
         nats = await started(lambda: EmbeddedNats(folder / "nats", some_port()))
         stack.push_async_callback(nats.stop)
+        postgres = await started(lambda: EmbeddedPostgres(folder / "postgres", some_port()))
+        stack.push_async_callback(postgres.stop)
         admin = await connect_writer(nats.admin_url, "admin")
         await ensure_streams(admin)
         await disconnect(admin)
@@ -67,7 +63,7 @@ async def running_lane(folder: Path, postgres_url: str, scaleway_url: str) -> As
             make_secrets=True,
             nats_url=nats.url,
             nats_monitor_url=nats.monitor_url,
-            postgres_url=await _database(postgres_url, f"lane_{nats.port}"),
+            postgres_url=postgres.url,
             scaleway_url=scaleway_url,
         )
         projections = await child.start(Role("projections", environment))
@@ -79,12 +75,6 @@ async def running_lane(folder: Path, postgres_url: str, scaleway_url: str) -> As
         await create_vault(pool, key)
         credentials = CredentialStore(pool, KeyRing(key, environment.secrets_dir))
         yield Lane(environment, new_dispatcher(writer), credentials)
-
-
-async def _database(postgres_url: str, name: str) -> str:
-    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
-        await connection.execute(f"CREATE DATABASE {name} STRATEGY wal_log")
-    return urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
 
 
 @dataclass

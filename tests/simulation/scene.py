@@ -39,6 +39,8 @@ REST_S = 14_400.0
 ZONES = ("z1", "z2")
 TYPE = "L4-1"
 STARTUP_TIMEOUT_S = 300
+SECOND_THOUGHTS_S = 60.0
+"""So soon people end what they have just asked for, while its server is being made."""
 DOWN_S = (0.5, 60.0)
 PERSON = Context(actor="user:alice", correlation="the-intent")
 CODEC = Codec(AGGREGATES)
@@ -164,9 +166,9 @@ class Scene:
         """Faults are over; waits until all is at rest, or the time is up."""
         self.chance.end()
         self.provider.truth.sold_out.clear()
-        await self.provider.settle()
         self.control_plane.start()
         self.checks.counting = True
+        await self.provider.settle()
         deadline = asyncio.get_running_loop().time() + timeout_s
         while asyncio.get_running_loop().time() < deadline and not self._is_quiet():  # noqa: ASYNC110 - a look at it all
             await asyncio.sleep(5.0)
@@ -215,7 +217,9 @@ async def _trouble(scene: Scene) -> None:
     chance = scene.chance
     for number in range(chance.dice.randint(1, 3)):
         await scene.deploy(number, chance.dice.randint(1, 3))
-        await asyncio.sleep(chance.between(0.0, 120.0))
+        await asyncio.sleep(chance.between(0.0, SECOND_THOUGHTS_S))
+        if chance.dice.random() < 0.5:
+            await scene.end(chance.pick(sorted(scene.wanted)), at_once=True)
     ends_at = asyncio.get_running_loop().time() + TROUBLE_S
     while (left_s := ends_at - asyncio.get_running_loop().time()) > 0:
         await asyncio.sleep(min(left_s, chance.between(10.0, 300.0)))
