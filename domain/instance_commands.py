@@ -47,14 +47,21 @@ class IntendServerCreate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordServerCreated(msgspec.Struct, frozen=True, kw_only=True):
+    """`attempt`: whose server it is; 0: the present one's. News of an attempt that is over changes nothing."""
+
     provider_instance_id: str
+    attempt: int = 0
 
 
 class RecordServerCreateFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """The attempt has no server: refused, or (CREATE_ABANDONED) certainly not found when any answer had to be there."""
+    """The attempt has no server: refused, or (CREATE_ABANDONED) certainly not found when any answer had to be there.
+
+    `attempt`: as in RecordServerCreated.
+    """
 
     code: str
     message: str
+    attempt: int = 0
 
 
 class RecordVolume(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,10 +204,13 @@ class RequestTermination(msgspec.Struct, frozen=True, kw_only=True):
 class RecordServerGone(msgspec.Struct, frozen=True, kw_only=True):
     """A complete, trusted answer of the provider did not contain the server.
 
-    `confirm_after_s`: how far apart two sightings must lie; the provider's listing lag, where it is the longer.
+    Attributes:
+        confirm_after_s: how far apart two sightings must lie; the provider's listing lag, where it is the longer.
+        attempt: as in RecordServerCreated.
     """
 
     confirm_after_s: float = GONE_CONFIRMATION_S
+    attempt: int = 0
 
 
 class RecordOverdue(msgspec.Struct, frozen=True):

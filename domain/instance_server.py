@@ -61,6 +61,8 @@ Events = Sequence[InstanceEvent]
 
 
 def decide_server(state: Instance, command: ServerCommand, at: datetime) -> Events:
+    if _is_of_another_attempt(state, command):
+        return []
     match command:
         case IntendServerCreate():
             return _intend_create(state, command)
@@ -86,6 +88,15 @@ def decide_server(state: Instance, command: ServerCommand, at: datetime) -> Even
             return _server_gone(state, command, at)
         case _:
             return _decide_volume(state, command)
+
+
+def _is_of_another_attempt(state: Instance, command: ServerCommand) -> bool:
+    """Two looks may overlap for a moment; what the slower one comes to know is of an attempt that is over."""
+    match command:
+        case RecordServerCreated() | RecordServerCreateFailed() | RecordServerGone():
+            return command.attempt not in {0, state.attempt}
+        case _:
+            return False
 
 
 def _decide_volume(

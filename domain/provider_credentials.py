@@ -1,5 +1,6 @@
 """An organisation's credentials for a provider. The secrets lie in the vault; events say only that they changed."""
 
+from base64 import b32decode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import assert_never
@@ -59,22 +60,59 @@ def provider_of(purpose: str) -> str:
     return purpose.removeprefix(_PURPOSE) if purpose.startswith(_PURPOSE) else ""
 
 
-class RecordCredentialsSet(msgspec.Struct, frozen=True, kw_only=True):
-    """The vault holds them. `names` says which, e.g. ("project_id", "secret_key"); never what."""
+def account_of(provider: str, values: Mapping[str, str]) -> str:
+    """Which account at the provider they open, as far as they tell: Scaleway's project, AWS's account number. "" where
+    they do not tell. No secret.
 
-    provider: str
-    names: tuple[str, ...]
+    An AWS key id carries its account's number: 40 bits from the second of its base-32 letters behind the first four on.
+    """
+    match provider:
+        case "scaleway":
+            return values.get("project_id", "").lower()
+        case "aws":
+            role = values.get("role_arn", "").split(":")
+            return role[ARN_ACCOUNT] if len(role) > ARN_ACCOUNT else _account_in(values.get("access_key_id", ""))
+        case _:
+            return ""
 
 
-class RecordCredentialsRemoved(msgspec.Struct, frozen=True, kw_only=True):
-    """What nobody could delete then: `instances` may own servers there (`deployments`: whose they are), and `strays`,
-    servers and volumes that no record wants, are still being deleted.
+ARN_ACCOUNT = 4
+"""Which word of arn:aws:iam::<account>:role/<name> it is."""
+_KEY_ID_LETTERS = 20
+
+
+def _account_in(access_key_id: str) -> str:
+    try:
+        bits = int.from_bytes(b32decode(access_key_id[4:])[:6], "big")
+    except ValueError:
+        return ""
+    return f"{(bits & 0x7FFF_FFFF_FF80) >> 7:012}" if len(access_key_id) == _KEY_ID_LETTERS else ""
+
+
+class Belongings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account's credentials are needed for: `instances` may own servers there (`deployments`: whose they are),
+    and `strays`, servers and volumes that no record wants, are still being deleted.
     """
 
-    provider: str
     instances: int = 0
     deployments: tuple[DeploymentId, ...] = ()
     strays: int = 0
+
+
+class RecordCredentialsSet(msgspec.Struct, frozen=True, kw_only=True):
+    """The vault holds them. `names` says which, e.g. ("project_id", "secret_key"); never what.
+
+    `left_behind`: what is at the account that they take the place of, when it is another one.
+    """
+
+    provider: str
+    names: tuple[str, ...]
+    left_behind: Belongings = Belongings()
+
+
+class RecordCredentialsRemoved(msgspec.Struct, frozen=True, kw_only=True):
+    provider: str
+    left_behind: Belongings = Belongings()
 
 
 ProviderCredentialsCommand = RecordCredentialsSet | RecordCredentialsRemoved
@@ -116,6 +154,7 @@ def decide(
     match command:
         case RecordCredentialsSet():
             _require_expected(command)
+            _require_unused(command)
             return [ProviderCredentialsSet(provider=command.provider, names=command.names)]
         case RecordCredentialsRemoved():
             _require_unused(command)
@@ -133,15 +172,17 @@ def _require_expected(command: RecordCredentialsSet) -> None:
         raise Rejected("unknown_credential", f"{command.provider} has no credential called {unknown[0]}.")
 
 
-def _require_unused(command: RecordCredentialsRemoved) -> None:
-    if command.strays:
-        words = f"{command.strays} servers or volumes that nobody wants are still being deleted at {command.provider}."
+def _require_unused(command: ProviderCredentialsCommand) -> None:
+    """Nobody could delete then what is left behind; a new account would even say that it is gone."""
+    left = command.left_behind
+    if left.strays:
+        words = f"{left.strays} servers or volumes that nobody wants are still being deleted at {command.provider}."
         raise Rejected("provider_in_use", f"{words} `inventiv provider ls` shows when they are gone.")
-    if command.instances == 0:
+    if left.instances == 0:
         return
-    named = command.deployments[:MAX_NAMED]
-    more = f" and {len(command.deployments) - len(named)} more" if len(command.deployments) > len(named) else ""
-    words = f"{command.instances} instances may own servers at {command.provider}, which nobody could delete then."
+    named = left.deployments[:MAX_NAMED]
+    more = f" and {len(left.deployments) - len(named)} more" if len(left.deployments) > len(named) else ""
+    words = f"{left.instances} instances may own servers at {command.provider}, which nobody could delete then."
     raise Rejected("provider_in_use", f"{words} First stop deployment {', '.join(named)}{more}, and wait for its end.")
 
 

@@ -48,7 +48,7 @@ from domain.instance_steps import (
     StartServer,
 )
 from handlers.agent_environment import agent_environment, worker_settings
-from handlers.cloud_ports import Absent, Cloud, CloudRefusedError, CloudTraits, Present, ServerRequest, Volume
+from handlers.cloud_ports import Absent, Cloud, CloudRefusedError, CloudTraits, Present, Server, ServerRequest, Volume
 from handlers.instance_look import (
     Look,
     ProviderTroubleError,
@@ -104,20 +104,28 @@ async def _create(look: Look, cloud: Cloud) -> Finding:
     if not look.intended_now:
         found = await look_for_server(cloud, name=look.state.server_name, zone=look.place.zone)
         if isinstance(found, Present):
-            return RecordServerCreated(provider_instance_id=found.server.provider_instance_id)
+            return _created(found.server, look)
         if not cloud.traits.creates_idempotently:
             return _abandon(look, cloud.traits)
     try:
         server = await asked("create_server", cloud.create_server(await _server_request(look)))
     except CloudRefusedError as refused:
         code = code_of(refused, "PROVIDER_CREATE_FAILED")
-        return RecordServerCreateFailed(code=code, message=said(refused.message))
+        return _not_created(code, said(refused.message), look)
     except ProviderTroubleError as trouble:
         # Turned away at the door, the attempt has no server, and needs none; unless a call before this one made it.
         if trouble.kind == "rate_limited" and look.intended_now:
-            trouble.finding = RecordServerCreateFailed(code=RATE_LIMITED, message=trouble.message)
+            trouble.finding = _not_created(RATE_LIMITED, trouble.message, look)
         raise
-    return RecordServerCreated(provider_instance_id=server.provider_instance_id)
+    return _created(server, look)
+
+
+def _created(server: Server, look: Look) -> RecordServerCreated:
+    return RecordServerCreated(provider_instance_id=server.provider_instance_id, attempt=look.state.attempt)
+
+
+def _not_created(code: str, words: str, look: Look) -> RecordServerCreateFailed:
+    return RecordServerCreateFailed(code=code, message=words, attempt=look.state.attempt)
 
 
 def _abandon(look: Look, traits: CloudTraits) -> Finding:
@@ -125,7 +133,7 @@ def _abandon(look: Look, traits: CloudTraits) -> Finding:
     if left_s > 0:
         return RetryAfter(min(left_s, SETTLE_PAUSE_S), "nobody knows yet whether the server was created")
     words = f"No answer to the creation of {look.state.server_name}, and it was not found since."
-    return RecordServerCreateFailed(code=CREATE_UNANSWERED, message=words)
+    return _not_created(CREATE_UNANSWERED, words, look)
 
 
 def _settles_at(look: Look, traits: CloudTraits) -> datetime:
@@ -161,7 +169,7 @@ async def _list_volumes(step: ListVolumes, look: Look, cloud: Cloud) -> Finding:
                 return RecordVolumes(volumes=())
             raise insisted("list_volumes", refused) from refused
         if refused.kind == "not_found":
-            return _gone(cloud.traits)
+            return _gone(look, cloud.traits)
         code = code_of(refused, "PROVIDER_VOLUME_ATTACH_FAILED")
         return RecordServerStartFailed(code=code, message=said(refused.message))
     return RecordVolumes(volumes=tuple(_recorded(volume, look) for volume in found))
@@ -212,7 +220,7 @@ async def _start(step: StartServer, cloud: Cloud) -> Finding:
 async def _find_address(step: FindAddress, look: Look, cloud: Cloud) -> Finding:
     found = await look_for_server(cloud, server_id=step.provider_instance_id)
     if isinstance(found, Absent):
-        return _gone(cloud.traits)
+        return _gone(look, cloud.traits)
     if found.server.ip_address:
         return RecordAddress(ip_address=found.server.ip_address)
     pause = ADDRESS_PAUSES_S[min(look.trigger.attempt, len(ADDRESS_PAUSES_S) - 1)]
@@ -251,22 +259,23 @@ async def _delete(step: DeleteServer, look: Look, cloud: Cloud) -> Finding:
             raise insisted("delete_server", refused) from refused
     found = await look_for_server(cloud, server_id=step.provider_instance_id)
     if isinstance(found, Absent):
-        return _gone(cloud.traits)
+        return _gone(look, cloud.traits)
     return RetryAfter(max(GONE_RECHECK_S, pause_s(look.trigger.attempt)), "the server is still being deleted")
 
 
 async def _find_to_delete(step: DeleteServer, look: Look, cloud: Cloud) -> Finding:
     found = await look_for_server(cloud, name=step.server_name, zone=look.place.zone)
     if isinstance(found, Present):
-        return RecordServerCreated(provider_instance_id=found.server.provider_instance_id)
+        return _created(found.server, look)
     left_s = (_settles_at(look, cloud.traits) - look.now).total_seconds()
     if left_s > 0:
         return RetryAfter(min(left_s, SETTLE_PAUSE_S), "the server may still be being created")
-    return _gone(cloud.traits)
+    return _gone(look, cloud.traits)
 
 
-def _gone(traits: CloudTraits) -> RecordServerGone:
-    return RecordServerGone(confirm_after_s=max(GONE_CONFIRMATION_S, traits.list_lag_s))
+def _gone(look: Look, traits: CloudTraits) -> RecordServerGone:
+    lag_s = max(GONE_CONFIRMATION_S, traits.list_lag_s)
+    return RecordServerGone(confirm_after_s=lag_s, attempt=look.state.attempt)
 
 
 async def _delete_volume(step: DeleteVolume, look: Look, cloud: Cloud) -> Finding:

@@ -234,9 +234,14 @@ class _Look:
         organizations = {one.instance_id: one.organization for one in owning}
         for server, instance_id in missed.items():
             first = self._before.missed.get(server)
-            if first is not None and self._doors.clock() - first >= apart:
-                gone = RecordServerGone(confirm_after_s=max(GONE_CONFIRMATION_S, lag_s))
-                await self._doors.dispatch(INSTANCE, organizations[instance_id], instance_id, gone, CONTEXT)
+            if first is None or self._doors.clock() - first < apart:
+                continue
+            organization = organizations[instance_id]
+            record = (await self._doors.load(INSTANCE, organization, instance_id)).state
+            if record.provider_instance_id == server:  # else it has another one by now, of which this says nothing
+                confirm_after_s = max(GONE_CONFIRMATION_S, lag_s)
+                gone = RecordServerGone(confirm_after_s=confirm_after_s, attempt=record.attempt)
+                await self._doors.dispatch(INSTANCE, organization, instance_id, gone, CONTEXT)
 
 
 def _intended_at(known: Mapping[str, Stray], one: Judged) -> datetime | None:

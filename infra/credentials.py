@@ -14,7 +14,7 @@ import msgspec
 
 from domain.catalogue import HUGGING_FACE
 from domain.ids import OrganizationId
-from domain.provider_credentials import purpose_of
+from domain.provider_credentials import account_of, purpose_of
 from handlers.person_ports import OpenCredentials
 from infra.postgres import Pool
 from infra.secret_files import read_secret_file
@@ -62,6 +62,10 @@ class CredentialStore:
             query = "SELECT names FROM vault.credentials WHERE organization_id = %s AND purpose = %s"
             row = await (await connection.execute(query, [organization_id, purpose])).fetchone()
         return tuple(row[0]) if row else ()
+
+    async def account(self, organization_id: str, provider: str) -> str:
+        """Which account at the provider they open, no secret; "" where there are none, or they do not tell."""
+        return account_of(provider, await self.open(organization_id, purpose_of(provider)))
 
     async def list_bundles(self) -> Sequence[tuple[str, str]]:
         """(organization, purpose) of every bundle there is, in order; no values. Raises VaultUnavailableError: too many

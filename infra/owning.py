@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from handlers.ports import Owning
 from projections.checkpoint import list_checkpoints
-from projections.instances import INSTANCES, list_owning
+from projections.instance_owning import list_owning
+from projections.instances import INSTANCES
 from projections.projection import Connection, Read
 
 

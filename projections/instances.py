@@ -19,12 +19,16 @@ from domain.instance_events import (
     InstanceReady,
     InstanceRequested,
     InstanceTerminated,
+    ServerCreated,
+    ServerCreateFailed,
     ServerCreateIntended,
+    ServerDiscarded,
     VolumeDiscovered,
 )
 from domain.instance_state import Instance, Status
 from projections.fingerprint import fingerprint
 from projections.instance_milestones import MILESTONE_TABLE, MILESTONES, milestone_of
+from projections.instance_owning import NOT_ENDED
 from projections.projection import Connection, Entry, Projection
 from projections.query import MAX_LIST_ROWS, MAX_PAGE_ROWS, Direction, find_all, find_one, page_rows
 from projections.table import Table, known
@@ -33,7 +37,7 @@ _NOT_AT_REST = """
 status IN ('provisioning', 'booting', 'installing', 'starting', 'unavailable', 'draining', 'terminating',
     'provisioning_failed', 'startup_failed')
 """
-_NOT_ENDED = "status NOT IN ('terminated', 'archived')"
+SECONDS_PER_HOUR = 3600
 
 _TABLES = f"""
 -- states are {fingerprint(Instance)}
@@ -48,6 +52,8 @@ CREATE TABLE instances (
     zone text NOT NULL,
     instance_type text NOT NULL,
     price_eur_micros_per_hour bigint NOT NULL,
+    settled_eur_micros bigint NOT NULL,
+    priced_from timestamptz,
     status text NOT NULL,
     is_archived boolean NOT NULL,
     deleted_by_provider boolean NOT NULL,
@@ -62,7 +68,7 @@ CREATE INDEX instances_by_deployment ON instances (deployment_id);
 CREATE INDEX instances_not_at_rest ON instances (id)
     WHERE {_NOT_AT_REST};
 CREATE INDEX instances_not_ended ON instances (id)
-    WHERE {_NOT_ENDED};
+    WHERE {NOT_ENDED};
 {MILESTONE_TABLE}
 """
 
@@ -75,7 +81,8 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
         gpu_vram_gb: of one GPU.
         deletion_reason: why it ended, or is ending.
         ready_at: when it last became ready.
-        total_cost_eur_micros: from its creation to its end, or to the moment of the query.
+        total_cost_eur_micros: from its creation to its end, or to the moment of the query, each attempt at the price of
+            its own place; nothing between two attempts, and after one that certainly has no server.
         volumes: of its server, by the provider's id; those that are to be kept stay here for ever.
         position: of its last event.
     """
@@ -133,32 +140,17 @@ class InstanceHome(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
 
 
-class InstanceOwning(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance that may own a server: which one, and where its agent is; both empty before that is known."""
-
-    id: InstanceId
-    organization_id: OrganizationId
-    deployment_id: DeploymentId
-    provider: str
-    status: Status
-    provider_instance_id: str
-    agent_url: str
-
-
-class _Places(msgspec.Struct, frozen=True):
-    """What InstanceOwning needs of a state."""
-
-    provider_instance_id: str
-    agent_url: str
-
-
 class _Counts(msgspec.Struct, frozen=True):
     total: int
     filtered: int
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True):
-    """As stored; `position` is that of its last event, `state` the domain's Instance as JSON."""
+    """As stored; `position` is that of its last event, `state` the domain's Instance as JSON.
+
+    The present price counts from `priced_from` on, None while there certainly is no server; `settled_eur_micros` is
+    what was before.
+    """
 
     id: InstanceId
     organization_id: OrganizationId
@@ -170,6 +162,8 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     zone: str
     instance_type: str
     price_eur_micros_per_hour: int
+    settled_eur_micros: int
+    priced_from: datetime | None
     status: Status
     is_archived: bool
     deleted_by_provider: bool
@@ -182,10 +176,11 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
 
 _instances = Table("instances", _Row, key=("id",))
 _states = msgspec.json.Decoder(Instance)
-_places = msgspec.json.Decoder(_Places)
 
 _COST = """
-    round(price_eur_micros_per_hour * extract(epoch FROM coalesce(terminated_at, %(now)s) - created_at) / 3600)::bigint
+    settled_eur_micros + coalesce(
+        round(price_eur_micros_per_hour * extract(epoch FROM coalesce(terminated_at, %(now)s) - priced_from) / 3600), 0
+    )::bigint
 """
 _VISIBLE = "organization_id = %(organization)s AND (%(archived)s::boolean IS NULL OR is_archived = %(archived)s)"
 _SORTED_BY: Mapping[str, str] = {
@@ -285,31 +280,6 @@ async def list_unsettled(connection: Connection, *, after: str = "", limit: int 
     return await find_all(connection, InstanceHome, query, (after, page_rows(limit)))
 
 
-async def list_owning(
-    connection: Connection,
-    *,
-    after: str = "",
-    organization_id: str = "",
-    provider: str = "",
-    limit: int = MAX_PAGE_ROWS,
-) -> list[InstanceOwning]:
-    """Instances that have not ended, so that each may own a server, by id; `after` is the last page's last id.
-
-    `organization_id`, `provider`: "" for all.
-    """
-    query = f"""
-        SELECT id, organization_id, deployment_id, provider, status, state FROM instances
-        WHERE {_NOT_ENDED} AND id > %s AND (%s::text = '' OR organization_id = %s) AND (%s::text = '' OR provider = %s)
-        ORDER BY id LIMIT %s
-    """  # noqa: S608 - made of this file's constants
-    parameters = (after, organization_id, organization_id, provider, provider, page_rows(limit))
-    return await find_all(connection, _owning, query, parameters)
-
-
-def _owning(*, state: bytes, **columns: Any) -> InstanceOwning:
-    return InstanceOwning(**columns, **msgspec.structs.asdict(_places.decode(state)))
-
-
 def _view(*, total_cost_eur_micros: int, **columns: Any) -> InstanceView:
     row = _Row(**columns)
     state = _states.decode(row.state)
@@ -354,7 +324,11 @@ def _next_row(row: _Row | None, entry: Entry, state: Instance) -> _Row:
         case InstanceRequested() as request:
             row = _first_row(entry, request)
         case ServerCreateIntended():
-            row = _placed(known(row, entry), state)
+            row = _placed(known(row, entry), state, at)
+        case ServerCreated() if row is not None and row.priced_from is None:
+            row = replace(row, priced_from=at)
+        case ServerCreateFailed() | ServerDiscarded():
+            row = replace(_settled(known(row, entry), at), priced_from=None)
         case InstanceReady():
             row = replace(known(row, entry), ready_at=at)
         case InstanceTerminated() as ended:
@@ -369,13 +343,23 @@ def _next_row(row: _Row | None, entry: Entry, state: Instance) -> _Row:
     )
 
 
-def _placed(row: _Row, state: Instance) -> _Row:
-    """Where this attempt is. Its price counts for the whole life, since attempts that failed cost next to nothing."""
+def _placed(row: _Row, state: Instance, at: datetime) -> _Row:
+    """Where this attempt is, at its own price from now on."""
     place = state.place
     if place is None:
         return row
     price = place.price_eur_micros_per_hour
-    return replace(row, zone=place.zone, instance_type=place.instance_type, price_eur_micros_per_hour=price)
+    if row.priced_from is None or price != row.price_eur_micros_per_hour:
+        row = replace(_settled(row, at), price_eur_micros_per_hour=price)
+    return replace(row, zone=place.zone, instance_type=place.instance_type)
+
+
+def _settled(row: _Row, at: datetime) -> _Row:
+    """What it cost up to now is booked; nothing that a later attempt costs changes it."""
+    if row.priced_from is None:
+        return replace(row, priced_from=at)
+    cost = row.price_eur_micros_per_hour * (at - row.priced_from).total_seconds() / SECONDS_PER_HOUR
+    return replace(row, settled_eur_micros=row.settled_eur_micros + round(cost), priced_from=at)
 
 
 def _first_row(entry: Entry, request: InstanceRequested) -> _Row:
@@ -385,6 +369,8 @@ def _first_row(entry: Entry, request: InstanceRequested) -> _Row:
         organization_id=entry.envelope.organization,
         **{field: getattr(request, field) for field in asked},
         price_eur_micros_per_hour=request.price_eur_micros_per_hour,
+        settled_eur_micros=0,
+        priced_from=entry.envelope.at,
         status="requested",
         is_archived=False,
         deleted_by_provider=False,

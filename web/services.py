@@ -55,6 +55,10 @@ class Credentials(Protocol):
 
     async def names(self, organization_id: str, purpose: str) -> tuple[str, ...]: ...
 
+    async def account(self, organization_id: str, provider: str) -> str:
+        """Which account at the provider they open, no secret; "" where there are none, or they do not tell."""
+        ...
+
 
 class UpstreamKeys(Protocol):
     """Keys of foreign upstreams, taken in and never given out again: only gateways can open them."""

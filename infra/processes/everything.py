@@ -230,7 +230,11 @@ async def _require_whole_log(nats: EmbeddedNatsCluster, postgres: EmbeddedPostgr
 def _environment_of_roles(
     given: Environment, ports: Ports, nats: EmbeddedNatsCluster, postgres: EmbeddedPostgres
 ) -> Environment:
-    """What the roles read: our addresses, and paths that do not depend on where they are started."""
+    """What the roles read: our addresses, and paths that do not depend on where they are started.
+
+    Who serves machines elsewhere says where they reach us: an API_URL or GATEWAY_URL that was given stays.
+    """
+    ours = Environment(data_dir=given.data_dir)
     password_file = given.admin_password_file
     reached_at = "127.0.0.1" if given.host in {"0.0.0.0", "::"} else given.host
     return msgspec.structs.replace(
@@ -242,8 +246,10 @@ def _environment_of_roles(
         postgres_url=postgres.url,
         api_port=ports.api,
         gateway_port=ports.gateway,
-        api_url=f"http://{reached_at}:{ports.api}",
-        gateway_url=f"http://{reached_at}:{ports.gateway}",
+        api_url=given.api_url if given.api_url != ours.api_url else f"http://{reached_at}:{ports.api}",
+        gateway_url=given.gateway_url
+        if given.gateway_url != ours.gateway_url
+        else f"http://{reached_at}:{ports.gateway}",
         tunnel_port=ports.tunnel,
         tunnel_inner_host="127.0.0.1",
         tunnel_inner_port=ports.tunnel_inner,

@@ -1,4 +1,4 @@
-"""`just conformance-events`: the `eventsourcing` library's own test cases on our persistence module, on one node and three.
+"""`just conformance-events`: the `eventsourcing` library's own test cases on our persistence module, 1 node and 3.
 
 Then its recorders in memory as the oracle of ours: random operations, equal answers. Prints a line for each case, and
 on the last line one JSON object. Exit code 1 when anything failed.

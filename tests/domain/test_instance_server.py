@@ -34,6 +34,7 @@ from domain.instance_events import (
     InstanceReady,
     InstanceTerminated,
     ProviderCallFailed,
+    ServerCreated,
     ServerCreateFailed,
     ServerCreateIntended,
     ServerDiscarded,
@@ -130,6 +131,25 @@ def test_an_attempt_that_is_abandoned_owns_no_server_that_may_appear_later() -> 
     given(*WANTED, replace(NO_STOCK, code=CREATE_UNANSWERED)).when(
         RecordServerCreated(provider_instance_id="srv-1")
     ).then_nothing()
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        RecordServerCreated(provider_instance_id="srv-1", attempt=1),
+        RecordServerCreateFailed(code="PROVIDER_AUTH_FAILED", message="no", attempt=1),
+        RecordServerGone(attempt=1),
+    ],
+)
+def test_what_a_slower_look_learns_of_an_attempt_that_is_over_changes_nothing(news: Any) -> None:
+    abandoned = ServerCreateFailed(attempt=1, code=CREATE_UNANSWERED, message="no answer")
+    ending = TerminationRequested(reason="user")
+    for present in ((*WANTED, abandoned, second(choice=0)), (*WANTED, abandoned, second(choice=0), ending)):
+        given(*present).when(news).then_nothing()
+    of_now = RecordServerCreated(provider_instance_id="srv-2", attempt=2)
+    given(*WANTED, abandoned, second(choice=0)).when(of_now).then(
+        ServerCreated(attempt=2, provider_instance_id="srv-2")
+    )
 
 
 @pytest.mark.parametrize("code", ["PROVIDER_OUT_OF_STOCK", "PROVIDER_QUOTA_EXCEEDED", "PROVIDER_START_TIMEOUT"])

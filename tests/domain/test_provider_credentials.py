@@ -1,10 +1,12 @@
 """Provider credentials: events name them, and nothing else."""
 
 from domain.provider_credentials import (
+    Belongings,
     ProviderCredentialsRemoved,
     ProviderCredentialsSet,
     RecordCredentialsRemoved,
     RecordCredentialsSet,
+    account_of,
     missing_credentials,
 )
 from tests.given import given
@@ -21,6 +23,23 @@ def test_they_are_removed_once() -> None:
     removed = ProviderCredentialsRemoved(provider="scaleway")
     given(SET).when(RecordCredentialsRemoved(provider="scaleway")).then(removed)
     given(SET, removed).when(RecordCredentialsRemoved(provider="scaleway")).then_nothing()
+
+
+def test_an_account_with_servers_or_strays_is_not_left_behind() -> None:
+    for left in (Belongings(instances=1), Belongings(strays=1)):
+        changed = RecordCredentialsSet(provider="scaleway", names=NAMES, left_behind=left)
+        given(SET).when(changed).then_rejected("provider_in_use")
+        given(SET).when(RecordCredentialsRemoved(provider="scaleway", left_behind=left)).then_rejected(
+            "provider_in_use"
+        )
+
+
+def test_credentials_tell_whose_account_they_open() -> None:
+    assert account_of("scaleway", {"project_id": "ABC", "secret_key": "s"}) == "abc"
+    assert account_of("aws", {"access_key_id": "ASIAQNZGKIQY56JQ7WML"}) == "029608264753"
+    role = "arn:aws:iam::123456789012:role/inventiv"
+    assert account_of("aws", {"access_key_id": "ASIAQNZGKIQY56JQ7WML", "role_arn": role}) == "123456789012"
+    assert account_of("aws", {"access_key_id": "no such key"}) == account_of("bare_metal", {}) == ""
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -56,7 +56,8 @@ def test_a_value_out_of_range_is_refused(key: str, value: Any) -> None:
 
 
 def test_every_default_is_a_value_that_may_be_set() -> None:
-    for one in DEFINITIONS.values():
+    """But for an empty one: "nobody chose" is said by taking the override away."""
+    for one in [one for one in DEFINITIONS.values() if one.default != ""]:
         provider = "local" if one.scope == "provider" else ""
         given().when(SetSetting(key=one.key, value=one.default, provider=provider)).then(
             SettingSet(key=one.key, value=one.default, provider=provider)

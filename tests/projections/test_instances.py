@@ -6,6 +6,7 @@ import pytest
 
 from domain import instance_commands as c
 from domain.instance import INSTANCE
+from domain.place import Place
 from projections.instance_milestones import list_milestones
 from projections.instance_words import words_of
 from projections.instances import (
@@ -22,6 +23,7 @@ from tests.given import NOON
 from tests.projections.grammar import Story, projected
 from tests.projections.steps import BOOTED, CREATED, GONE, READY, requested
 
+HOUR_S = 3600
 NOW = NOON + timedelta(hours=1)
 NO_ROOM = c.RecordServerCreateFailed(code="PROVIDER_OUT_OF_STOCK", message="No L4 left.")
 
@@ -81,6 +83,35 @@ async def test_an_ended_instance_costs_no_more(postgres_url: str) -> None:
     assert (view.status, view.deletion_reason, view.deleted_by_provider) == ("terminated", "user", False)
     lived_s = (view.terminated_at - NOON).total_seconds()
     assert view.total_cost_eur_micros == round(2_400_000 * lived_s / 3600)
+
+
+async def test_each_attempt_costs_what_its_own_place_costs(postgres_url: str) -> None:
+    dear = Place(zone="z2", instance_type="dear", gpu_count=1, vram_per_gpu_gb=80, price_eur_micros_per_hour=10_000_000)
+    story = Story().asked("acme", "i-1", requested(alternatives=(dear,)), *READY).later(10 * HOUR_S)
+    lost = c.RecordWorkerLost(reason="Silent.")
+    story.asked("acme", "i-1", lost, c.RequestReplacement(reason="lost"), c.RecordServerGone()).later(3)
+    again = c.IntendServerCreate(server_name="worker-2")
+    story.asked("acme", "i-1", c.RecordServerGone(), again, NO_ROOM, c.IntendServerCreate(server_name="worker-3"))
+    moved_at = story.entries[-1].envelope.at
+    async with projected(postgres_url, INSTANCES, story.entries) as connection:
+        views = [await find_instance(connection, "acme", "i-1", now=moved_at + timedelta(hours=h)) for h in (0, 2)]
+    moved, later = views
+    assert moved is not None
+    assert later is not None
+    assert (moved.zone, moved.price_eur_micros_per_hour) == ("z2", 10_000_000)
+    assert moved.total_cost_eur_micros == pytest.approx(10 * 2_400_000, rel=0.01)
+    assert later.total_cost_eur_micros - moved.total_cost_eur_micros == 20_000_000
+
+
+async def test_what_certainly_has_no_server_costs_nothing(postgres_url: str) -> None:
+    story = Story().asked("acme", "i-1", requested(), CREATED[0], NO_ROOM)
+    failed_at = story.entries[-1].envelope.at
+    async with projected(postgres_url, INSTANCES, story.entries) as connection:
+        views = [await find_instance(connection, "acme", "i-1", now=failed_at + timedelta(hours=h)) for h in (0, 9)]
+    now, later = views
+    assert now is not None
+    assert later is not None
+    assert (now.status, later.total_cost_eur_micros) == ("provisioning_failed", now.total_cost_eur_micros)
 
 
 async def test_lists_leave_out_the_archived_unless_asked_for(postgres_url: str) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from domain.ids import ModelId
 from domain.model import ModelDelisted, ModelListed
+from domain.seed_shapes import seed_shape
 from projections.models import MODELS, find_model, find_model_by_code, list_models
 from tests.examples import ACME, GLOBEX, example
 from tests.given import NOON
@@ -73,3 +75,12 @@ async def test_models_are_listed_in_the_order_that_was_asked_for(postgres_url: s
     async with projected(postgres_url, MODELS, story.entries) as connection:
         found = await list_models(connection, ACME, order_by="context_length", order_dir="desc")
     assert [model.code for model in found] == ["b", "a"]
+
+
+async def test_a_models_shape_comes_back_as_it_was_listed(postgres_url: str) -> None:
+    listed = _example(ModelListed, shape=seed_shape("Qwen/Qwen2.5-7B-Instruct"))
+    story = Story().happened("_", "m-1", listed).happened("_", "m-2", replace(listed, code="plain", shape=None))
+    async with projected(postgres_url, MODELS, story.entries) as connection:
+        found = {model.id: model for model in await list_models(connection, ACME)}
+    assert found[ModelId("m-1")].listing == listed
+    assert found[ModelId("m-2")].shape is None

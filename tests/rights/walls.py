@@ -129,6 +129,9 @@ class _NoCredentials:
     async def names(self, organization_id: str, purpose: str) -> tuple[str, ...]:
         return ()
 
+    async def account(self, organization_id: str, provider: str) -> str:
+        return ""
+
 
 class _NoUpstreamKeys:
     async def keep(self, organization_id: str, deployment_id: str, credential_id: str, key: str) -> None: ...

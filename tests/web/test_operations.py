@@ -181,9 +181,13 @@ async def test_credentials_stay_while_instances_may_own_servers_there(world: Wor
         assert refusal(refused) == (409, "provider_in_use")
         assert wanted.deployment_id in refused.json()["message"]
         replaced = await ann.put(SCALEWAY, json={"values": {**SECRETS, "access_key": "another"}})
-        assert replaced.status_code == 200, "replacing them stays possible"
+        assert replaced.status_code == 200, "another key of the same project is welcome"
+        elsewhere = await ann.put(SCALEWAY, json={"values": {**SECRETS, "project_id": "another"}})
+        assert refusal(elsewhere) == (409, "provider_in_use"), "its server would be gone for us, and billed"
         failed = RecordServerCreateFailed(code="PROVIDER_CREATE_FAILED", message="no")
         await world.dispatch(INSTANCE, organization_id, instance_id, failed)
+        moved = await ann.put(SCALEWAY, json={"values": {**SECRETS, "project_id": "another"}})
+        assert moved.status_code == 200, "nothing is left behind"
         removed = await ann.delete(SCALEWAY)
         assert (removed.status_code, removed.json()["is_configured"]) == (200, False)
 

@@ -21,8 +21,10 @@ from domain.provider_account import PROVIDER_ACCOUNT, provider_account_id_of
 from domain.provider_account_commands import RequestCatalogueSync, RequestReconciliation
 from domain.provider_credentials import (
     PROVIDER_CREDENTIALS,
+    Belongings,
     RecordCredentialsRemoved,
     RecordCredentialsSet,
+    account_of,
     credentials_id_of,
     missing_credentials,
     purpose_of,
@@ -272,11 +274,16 @@ async def set_credentials(
 ) -> ConfigStatus:
     """Write-only. The vault first, the event after it: whoever reads the event can use them.
 
+    Refused with 409 provider_in_use where they open another account than those before, which is still needed: its
+    servers would be gone for us, and billed all the same.
+
     A complete account is looked at at once, so that it is soon seen whether they work (GET /provider_accounts).
     `huggingface` is no such account: its token is for the machines that fetch gated models.
     """
     found = _provider(provider, ACCOUNTS)
-    command = RecordCredentialsSet(provider=found.code, names=tuple(sorted(body.values)))
+    left_behind = await _left_behind(services, editor.organization_id, found.code, body.values)
+    names = tuple(sorted(body.values))
+    command = RecordCredentialsSet(provider=found.code, names=names, left_behind=left_behind)
     PROVIDER_CREDENTIALS.decide(PROVIDER_CREDENTIALS.initial, command, intent.draw.at)  # before anything is stored
     values = _token_alone(body.values) if found is HUGGING_FACE else body.values
     await services.credentials.set(editor.organization_id, purpose_of(found.code), values)
@@ -303,17 +310,28 @@ async def remove_credentials(provider: PathId, editor: Editor, services: Served,
     """The event first: from then on nobody reaches for them; then they are destroyed.
 
     Refused with 409 provider_in_use while instances may own servers there, or what nobody wants there is not deleted
-    yet; replacing them stays possible.
+    yet; replacing them by others of the same account stays possible.
     """
     found = _provider(provider, ACCOUNTS)
     aggregate_id = credentials_id_of(editor.organization_id, found.code)
-    command, actor = await _removal(services, editor.organization_id, found.code), editor.caller.actor
+    belongings = await _belongings(services, editor.organization_id, found.code)
+    command, actor = RecordCredentialsRemoved(provider=found.code, left_behind=belongings), editor.caller.actor
     await intent.send(PROVIDER_CREDENTIALS, editor.organization_id, aggregate_id, command, actor=actor)
     await services.credentials.remove(editor.organization_id, purpose_of(found.code))
     return await _status_of(services, editor.organization_id, found, intent.position)
 
 
-async def _removal(services: Services, organization_id: OrganizationId, provider: str) -> RecordCredentialsRemoved:
+async def _left_behind(
+    services: Services, organization_id: OrganizationId, provider: str, values: Mapping[str, str]
+) -> Belongings:
+    """Nothing, as long as the credentials open the account that those before opened."""
+    before = await services.credentials.account(organization_id, provider)
+    if not before or before == account_of(provider, values):
+        return Belongings()
+    return await _belongings(services, organization_id, provider)
+
+
+async def _belongings(services: Services, organization_id: OrganizationId, provider: str) -> Belongings:
     """As of the log's newest event: what was started a moment ago counts, and what a late create left behind."""
     async with services.read("instances", position=await services.log.head()) as connection:
         page = await list_owning(connection, organization_id=organization_id, provider=provider)
@@ -321,9 +339,7 @@ async def _removal(services: Services, organization_id: OrganizationId, provider
     deployments = tuple(dict.fromkeys(one.deployment_id for one in owning))
     account_id = provider_account_id_of(organization_id, provider)
     account = (await services.load(PROVIDER_ACCOUNT, organization_id, account_id)).state
-    return RecordCredentialsRemoved(
-        provider=provider, instances=len(owning), deployments=deployments, strays=len(account.strays)
-    )
+    return Belongings(instances=len(owning), deployments=deployments, strays=len(account.strays))
 
 
 async def _status_of(

@@ -114,6 +114,7 @@ class Server:
     tags: list[str] = field(default_factory=list)
     dynamic_ip_required: bool = True
     protected: bool = False
+    created_by_call: int = 0
     boot_type: str = "local"
     volume_ids: dict[str, str] = field(default_factory=dict)
     user_data: dict[str, bytes] = field(default_factory=dict)

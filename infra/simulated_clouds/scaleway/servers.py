@@ -44,6 +44,7 @@ def create_server(cloud: SimulatedCloud, call: Call) -> Reply:
         commercial_type=offer.commercial_type,
         image_id=image_id,
         created_at=now,
+        created_by_call=len(cloud.calls),
         updated_at=now,
         group_id=_group_of_new_server(cloud, call),
         tags=tags_in(call.body)[:MAX_TAG_COUNT],

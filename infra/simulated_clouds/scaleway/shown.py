@@ -63,7 +63,8 @@ def shown_server(cloud: "SimulatedCloud", server: Server) -> Shown:
         "mac_address": mac_address(server.server_id),
         "routed_ip_enabled": True,
         "dynamic_ip_required": server.dynamic_ip_required,
-        "creation_date": instance_date(cloud.clock.date(server.created_at)),
+        # Never the same for two servers, even when the clock stands: "the oldest" is the same one for everybody.
+        "creation_date": instance_date(cloud.clock.date(server.created_at + server.created_by_call * 1e-6)),
         "modification_date": instance_date(cloud.clock.date(server.updated_at)),
         "security_group": {"id": group.group_id, "name": group.name},
         "allowed_actions": ALLOWED_ACTIONS.get(server.state, []),
