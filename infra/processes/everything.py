@@ -234,7 +234,7 @@ def _environment_of_roles(
 
     Who serves machines elsewhere says where they reach us: an API_URL or GATEWAY_URL that was given stays.
     """
-    ours = Environment(data_dir=given.data_dir)
+    ours = Environment(data_dir=given.data_dir, secrets_dir=given.secrets_dir)
     password_file = given.admin_password_file
     reached_at = "127.0.0.1" if given.host in {"0.0.0.0", "::"} else given.host
     return msgspec.structs.replace(

@@ -19,11 +19,16 @@ PORTS = Ports(api=18_003, gateway=18_002)
 
 
 def test_addresses_are_made_of_the_host_and_the_ports(tmp_path: Path) -> None:
-    roles = told(Environment(data_dir=tmp_path, host="192.0.2.1"))
+    roles = told(Environment(data_dir=tmp_path, secrets_dir=tmp_path, host="192.0.2.1"))
     assert (roles.api_url, roles.gateway_url) == ("http://192.0.2.1:18003", "http://192.0.2.1:18002")
 
 
 def test_an_address_that_was_given_stays(tmp_path: Path) -> None:
-    given = Environment(data_dir=tmp_path, api_url="https://api.example.com", gateway_url="https://llm.example.com")
+    given = Environment(
+        data_dir=tmp_path,
+        secrets_dir=tmp_path,
+        api_url="https://api.example.com",
+        gateway_url="https://llm.example.com",
+    )
     roles = told(given)
     assert (roles.api_url, roles.gateway_url) == (given.api_url, given.gateway_url)
