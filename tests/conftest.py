@@ -31,6 +31,7 @@ S = TypeVar("S", EmbeddedNats, EmbeddedNatsCluster, EmbeddedPostgres)
 settings.register_profile("house", deadline=None)  # a law holds or not, however busy the machine is
 settings.load_profile("house")
 
+JOURNEYS = Path(__file__).parent / "journeys"
 START_ATTEMPTS = 5
 """Another test run may take the port between our look and our bind."""
 
@@ -38,6 +39,12 @@ START_ATTEMPTS = 5
 def pytest_xdist_auto_num_workers() -> int:
     """What `-n auto` means here: one worker more than there are processors, for most tests wait for servers."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole platforms first: each file is one process's, and the longest ones must not be the last to begin."""
+    items.sort(key=lambda item: not item.path.is_relative_to(JOURNEYS))
 
 
 def some_port() -> int:

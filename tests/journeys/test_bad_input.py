@@ -89,7 +89,7 @@ def test_the_api_says_what_is_wrong_in_its_own_shape(platform: Platform) -> None
     [
         ({"model": ""}, "MISSING_MODEL"),
         ({"model": "no-such-model"}, "INVALID_MODEL"),
-        ({"provider_code": "scaleway"}, "INVALID_PROVIDER"),
+        ({"provider_code": "ovh"}, "INVALID_PROVIDER"),
         ({"zone": "moon"}, "INVALID_ZONE"),
         ({"instance_type": "abacus"}, "INVALID_INSTANCE_TYPE"),
         ({"engine": "vllm"}, "INCOMPATIBLE_MODEL_INSTANCE"),
