@@ -11,7 +11,7 @@ deletes it. Where the provider itself makes one server of two calls, the create 
 Refused: an event that says "the create was called", which a kill between call and event would belie.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import assert_never
 
 from domain.instance_commands import (
@@ -110,6 +110,9 @@ async def _create(look: Look, cloud: Cloud) -> Finding:
     try:
         server = await asked("create_server", cloud.create_server(await _server_request(look)))
     except CloudRefusedError as refused:
+        if not look.intended_now and (left_s := _unsettled_s(look, cloud.traits)) > 0:
+            # This call made none, for certain; what the one before it did is not known yet.
+            return RetryAfter(min(left_s, SETTLE_PAUSE_S), said(refused.message))
         code = code_of(refused, "PROVIDER_CREATE_FAILED")
         return _not_created(code, said(refused.message), look)
     except ProviderTroubleError as trouble:
@@ -129,19 +132,18 @@ def _not_created(code: str, words: str, look: Look) -> RecordServerCreateFailed:
 
 
 def _abandon(look: Look, traits: CloudTraits) -> Finding:
-    left_s = (_settles_at(look, traits) - look.now).total_seconds()
-    if left_s > 0:
+    if (left_s := _unsettled_s(look, traits)) > 0:
         return RetryAfter(min(left_s, SETTLE_PAUSE_S), "nobody knows yet whether the server was created")
     words = f"No answer to the creation of {look.state.server_name}, and it was not found since."
     return _not_created(CREATE_UNANSWERED, words, look)
 
 
-def _settles_at(look: Look, traits: CloudTraits) -> datetime:
-    """From when on an attempt's server is certainly absent when a look by its name does not find it."""
-    intended_at = look.state.intended_at or look.now
+def _unsettled_s(look: Look, traits: CloudTraits) -> float:
+    """For how long an attempt's server may still appear although a look by its name does not find it."""
     if traits.creates_idempotently and not traits.list_lag_s:  # answers at once, and tells what is
-        return intended_at
-    return intended_at + timedelta(seconds=CREATE_SETTLES_S + traits.list_lag_s)
+        return 0.0
+    settles_at = (look.state.intended_at or look.now) + timedelta(seconds=CREATE_SETTLES_S + traits.list_lag_s)
+    return (settles_at - look.now).total_seconds()
 
 
 async def _server_request(look: Look) -> ServerRequest:
@@ -267,8 +269,7 @@ async def _find_to_delete(step: DeleteServer, look: Look, cloud: Cloud) -> Findi
     found = await look_for_server(cloud, name=step.server_name, zone=look.place.zone)
     if isinstance(found, Present):
         return _created(found.server, look)
-    left_s = (_settles_at(look, cloud.traits) - look.now).total_seconds()
-    if left_s > 0:
+    if (left_s := _unsettled_s(look, cloud.traits)) > 0:
         return RetryAfter(min(left_s, SETTLE_PAUSE_S), "the server may still be being created")
     return _gone(look, cloud.traits)
 

@@ -114,6 +114,23 @@ async def test_a_repeated_create_that_is_turned_away_says_nothing_of_the_first_o
     assert (await names(world), (await world.instance()).status) == (["-1"], "booting")
 
 
+async def test_a_repeated_create_that_is_refused_says_nothing_of_the_first_one() -> None:
+    world = World(Fault(CREATE, "after", CloudUnavailableError("504")))
+    world.cloud.traits = CloudTraits(creates_idempotently=True, list_lag_s=30)
+    await world.request_instance()
+    await look(world)
+    world.cloud.blind = True  # its list lags
+    none_left = CloudRefusedError("PROVIDER_OUT_OF_STOCK", "None left.", "out_of_stock")
+    world.effects.fault = Fault(len(world.effects.names) + 2, "before", none_left)
+    outcome = await look(world)
+    assert isinstance(outcome, RetryAfter), "the first create may have made a server"
+    assert (await world.instance()).error_code == ""
+    world.cloud.blind = False
+    world.later(31)  # now it shows
+    await world.settle()
+    assert (await names(world), (await world.instance()).status) == (["-1"], "booting")
+
+
 async def test_a_provider_that_asks_for_a_pause_gets_it() -> None:
     world = World(Fault(1, "before", CloudUnavailableError("503", retry_after_s=40)))
     await world.request_instance()
