@@ -6,6 +6,7 @@ Nursery(live) ──born("a", "b")──> a child runs live("a", "b") ──> en
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -59,3 +60,8 @@ class Nursery:
     def _line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
+
+
+def whole_lines(said: Path) -> list[str]:
+    """What the killed said to its end; a kill may cut the last line in the middle."""
+    return [line for line in said.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -15,7 +15,7 @@ import msgspec
 from domain.usage import UsageRecord
 from gateway.meter import Meter, Posting
 from infra.account_folders import take_accounts
-from tests.infra.nursery import BOUND_S, Nursery
+from tests.infra.nursery import BOUND_S, Nursery, whole_lines
 from tests.infra.test_running_journal import draft, usage
 from tests.projections.examples import usage_record
 
@@ -70,7 +70,7 @@ class Witness:
         self.bounds: dict[str, tuple[int, int]] = {}
 
     def hears(self, said: Path) -> None:
-        for line in said.read_text().splitlines():
+        for line in whole_lines(said):
             word, request, count = json.loads(line)
             least, most = self.bounds.get(request, (0, 0))
             if word == "opened":

@@ -18,7 +18,7 @@ from domain.model import MAX_CODE_LENGTH
 from domain.usage import UsageRecord
 from infra import running_journal
 from infra.running_journal import MAX_OPENING_BYTES, MAX_TAIL_BYTES, RunningJournal, left_running
-from tests.infra.nursery import BOUND_S, Nursery
+from tests.infra.nursery import BOUND_S, Nursery, whole_lines
 from tests.projections.examples import usage_record
 
 UUID = "0190b6a4-0000-7000-8000-000000000000"
@@ -256,7 +256,7 @@ class Witness:
         self.may: set[str] = set()
         self.least: dict[str, int] = {}
         self.most: dict[str, int] = {}
-        for line in said.read_text().splitlines():
+        for line in whole_lines(said):
             word = json.loads(line)
             match word:
                 case {"opens": request}:
