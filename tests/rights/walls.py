@@ -22,6 +22,7 @@ from domain.ids import EventId
 from domain.message import Context
 from domain.ports import Load, Receipt
 from projections.projection import EVERYTHING, NOBODY, Connection, Read, Scope
+from web.agent_release import AgentRelease
 from web.services import Passwords, Services, SignInLimits
 
 _COLUMN = r"(?:\w+\.)?(?:organization_id|consumer_organization_id|user_id|owner)"
@@ -163,5 +164,6 @@ def rehearsing(services: Services, walls: Walls) -> tuple[Services, Rehearsal]:
         credentials=_NoCredentials(),
         upstream_keys=_NoUpstreamKeys(),
         sign_in_limits=limits,
+        settings=replace(services.settings, agent=AgentRelease(archive=b"an agent")),
     )
     return held, rehearsal
