@@ -16,7 +16,7 @@ from typing import Protocol
 from agent.build import own_checksum
 from domain.ids import PLATFORM, OrganizationId
 from domain.provider_credentials import missing_credentials, provider_of, purpose_of
-from handlers.cloud_ports import Account, Cloud, CloudUnavailableError, CommandRun, ServerRequest
+from handlers.cloud_ports import Account, Cloud, ServerRequest
 from infra.environment import Environment
 from infra.providers.bootstrap.cloud_init import cloud_init
 from infra.providers.bootstrap.script import bootstrap_script
@@ -137,15 +137,6 @@ def script_of(environment: Environment) -> Callable[[Mapping[str, str]], str]:
         )
 
     return script
-
-
-class NoShell:
-    """Implements Shell where no host is reached by SSH."""
-
-    async def run(
-        self, _organization: OrganizationId, _provider: str, ip_address: str, _script: str, *, timeout_s: float
-    ) -> CommandRun:
-        raise CloudUnavailableError(f"no key to reach {ip_address} with, within {timeout_s} s")
 
 
 async def no_probe(_agent_url: str, /) -> bool:

@@ -4,11 +4,12 @@ POST (an intent for each account) ──> GET /provider_accounts until none is p
 """
 
 import time
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import typer
 
+from infra.cli.calling import calling
 from infra.cli.output import CommandError, ExitCode, paint, print_json, say
 from infra.client import Api
 
@@ -82,3 +83,29 @@ def tell(accounts: Sequence[dict[str, Any]], side: Side, words: dict[str, str], 
         raise CommandError(ExitCode.FAILED, "provider_failed", said, cure)
     if failed:
         raise typer.Exit(ExitCode.FAILED)
+
+
+class Look(NamedTuple):
+    """What an account can be asked for.
+
+    Attributes:
+        part: of an account's state, where the answer stands.
+        says: a sentence with {} for the providers.
+        found: that part in words.
+    """
+
+    path: str
+    part: Side
+    says: str
+    found: Callable[[Any], str]
+
+
+def ask(look: Look, provider: str, *, wait: bool, as_json: bool) -> None:
+    """Asks for it, and tells what was found; without `wait`, that it was asked for."""
+    with calling() as api:
+        providers = trigger(api, look.path, provider)
+        say(look.says.format(", ".join(providers)))
+        accounts = wait_for(api, providers, look.part) if wait else accounts_of(api, providers)
+    asked = dict.fromkeys(providers, "asked")
+    words = {one["provider_code"]: look.found(one[look.part]) for one in accounts} if wait else asked
+    tell(accounts, look.part, words, as_json=as_json)

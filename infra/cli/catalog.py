@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.cli.accounts import accounts_of, tell, trigger, wait_for
+from infra.cli.accounts import Look, ask
 from infra.cli.calling import calling
-from infra.cli.output import JsonFlag, age, print_json, print_table, say
+from infra.cli.output import JsonFlag, age, print_json, print_table
 
 _COLUMNS = {
     "provider": "PROVIDER",
@@ -64,12 +64,9 @@ def sync(
     wait: Annotated[bool, typer.Option("--wait/--detach", help="Wait for the answers, or return at once.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    with calling() as api:
-        providers = trigger(api, "/catalog/sync", provider)
-        say(f"Asking {', '.join(providers)} what can be rented.")
-        if not wait:
-            tell(accounts_of(api, providers), "catalogue", dict.fromkeys(providers, "asked"), as_json=as_json)
-            return
-        accounts = wait_for(api, providers, "catalogue")
-    words = {one["provider_code"]: f"synced {age(one['catalogue']['synced_at']) or '0 s'} ago." for one in accounts}
-    tell(accounts, "catalogue", words, as_json=as_json)
+    look = Look(path="/catalog/sync", part="catalogue", says="Asking {} what can be rented.", found=_synced)
+    ask(look, provider, wait=wait, as_json=as_json)
+
+
+def _synced(catalogue: dict[str, Any]) -> str:
+    return f"synced {age(catalogue['synced_at']) or '0 s'} ago."

@@ -4,9 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.cli.accounts import accounts_of, tell, trigger, wait_for
-from infra.cli.calling import calling
-from infra.cli.output import JsonFlag, say
+from infra.cli.accounts import Look, ask
+from infra.cli.output import JsonFlag
 
 WORDS = "Compare every provider's servers and volumes with the records, both ways, now."
 
@@ -21,15 +20,8 @@ def reconcile(
     wait: Annotated[bool, typer.Option("--wait/--detach", help="Wait for the answers, or return at once.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    with calling() as api:
-        providers = trigger(api, "/reconcile", provider)
-        say(f"Comparing {', '.join(providers)} with the records.")
-        if not wait:
-            tell(accounts_of(api, providers), "reconciliation", dict.fromkeys(providers, "asked"), as_json=as_json)
-            return
-        accounts = wait_for(api, providers, "reconciliation")
-    words = {one["provider_code"]: _found(one["reconciliation"]) for one in accounts}
-    tell(accounts, "reconciliation", words, as_json=as_json)
+    look = Look(path="/reconcile", part="reconciliation", says="Comparing {} with the records.", found=_found)
+    ask(look, provider, wait=wait, as_json=as_json)
 
 
 def _found(found: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""Clouds that every organisation reaches without an account."""
+"""Clouds that every organisation reaches without an account, and a shell that reaches nobody."""
 
 from collections.abc import Mapping, Sequence
 
 from domain.ids import PLATFORM, OrganizationId
-from handlers.cloud_ports import Account, Cloud
+from handlers.cloud_ports import Account, Cloud, CloudUnavailableError, CommandRun
 
 
 class FixedClouds:
@@ -17,3 +17,12 @@ class FixedClouds:
 
     async def accounts(self) -> Sequence[Account]:
         return [Account(PLATFORM, provider) for provider in self._clouds]
+
+
+class NoShell:
+    """Implements Shell where no host is reached by SSH."""
+
+    async def run(
+        self, _organization: OrganizationId, _provider: str, ip_address: str, _script: str, *, timeout_s: float
+    ) -> CommandRun:
+        raise CloudUnavailableError(f"no key to reach {ip_address} with, within {timeout_s} s")

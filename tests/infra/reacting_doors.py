@@ -9,13 +9,13 @@ from uuid_utils import uuid7
 from domain.decider import Decider
 from domain.ids import DeploymentId, OrganizationId
 from handlers.ports import Doors, HandlerSettings, Owning, Unsettled
-from infra.clouds import NoShell, never_heard, no_probe
+from infra.clouds import never_heard, no_probe
 from infra.dispatch import Dispatcher
 from infra.doors import history_of
 from infra.effects import EffectLedger, MemoryEffectRows
 from infra.events.codec import Codec
 from infra.events.port import EventLog
-from tests.handlers.fixed_clouds import FixedClouds
+from tests.handlers.fixed_clouds import FixedClouds, NoShell
 from tests.handlers.world import (
     Effects,
     FakeEraser,
